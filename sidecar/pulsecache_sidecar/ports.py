@@ -1,0 +1,262 @@
+"""What the engine needs of the world: small protocols, each with a real adapter and an in-memory one.
+
+Positions, epochs and tags are those of `core.staleness`: a *position* is a value of the dataset's counter, an
+*epoch* names one life of that counter, a *tag* is what changes name and entries carry. Each entry carries, besides
+the tags of its rule, one tag for its path (it starts with "/"; tags of a policy never do), so a change has tags only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from pulsecache_sidecar.core.http.message import RequestHead, ResponseHead
+
+Body = AsyncIterator[bytes]
+
+
+class Clock(Protocol):
+    """Own clock of the process: seconds, monotonic, running on through suspension (CLOCK_BOOTTIME)."""
+
+    def now(self) -> float: ...
+
+    def wall(self) -> float:
+        """Seconds since 1970, only for Date, Expires and what people read."""
+        ...
+
+
+class OriginResponse(Protocol):
+    """A response whose head has arrived. Exactly one of: reading `body` to its end, or `abort`."""
+
+    @property
+    def head(self) -> ResponseHead: ...
+
+    @property
+    def body(self) -> Body: ...
+
+    def abort(self) -> None:
+        """Give up: the connection is closed abortively and never used again."""
+        ...
+
+
+class Origin(Protocol):
+    async def send(self, request: RequestHead, body: Body | None, *, timeout_s: float) -> OriginResponse:
+        """Sends a request and returns once the response's head is there.
+
+        `request.fields` are sent as they are, without hop-by-hop fields, framed anew. Cancelling closes the
+        connection abortively. Raises OriginError.
+        """
+        ...
+
+    async def aclose(self) -> None: ...
+
+
+# --- the hub: order and announcement of changes of one dataset -------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Answer to `subscribe`: the state of the dataset at `position`."""
+
+    epoch: str
+    position: int
+    flush: int
+    floor: int
+    sequence: int
+    """Dense number of the newest stream entry."""
+    cursor: str
+    """From where to read on."""
+    doubts: Mapping[str, tuple[str, ...]]
+    """Open doubts: write id -> tags (the tag "*" stands for the whole dataset)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    stamp: int
+    tags: tuple[str, ...]
+    resolves: str | None = None
+    """Id of the write whose doubt this change ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Doubted:
+    write: str
+    stamp: int
+    tags: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Flushed:
+    stamp: int
+    """Nothing that includes less than this is usable."""
+    ended_doubts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Watermark:
+    """A heartbeat: every change up to `position` is already in the stream."""
+
+    position: int
+    lost: tuple[str, ...]
+    """Publishers that have not beaten since the heartbeats before."""
+    uncovered: bool
+    """Replicas without a sidecar serve the dataset: the watermark may not be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    cursor: str
+    sequence: int
+    epoch: str
+    event: Changed | Doubted | Flushed | Watermark
+
+
+class ForeignEpoch(Exception):  # noqa: N818 - an answer of the hub, not a failure
+    """The call carried another epoch than the dataset's: subscribe and join again."""
+
+
+class UnknownPublisher(Exception):  # noqa: N818 - as above
+    """The publisher is not (any more) a member: join again before anything else is forwarded."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """An object of the shared store. `valid` and `includes` are positions (core.staleness.entry)."""
+
+    payload: bytes
+    tags: tuple[str, ...]
+    valid: int
+    includes: int
+
+
+class Hub(Protocol):
+    """One dataset's counter, stamps, stream and shared objects. Every method is one atomic step, safe to repeat and to
+    arrive late. Each raises HubError when the outcome is unknown. Positions returned are always newly given out."""
+
+    async def subscribe(self, last_acknowledged: str | None) -> Snapshot:
+        """`last_acknowledged`: cursor of the last entry this process was told of; if the hub lost it, a new epoch starts."""
+        ...
+
+    async def read(self, cursor: str, *, block_s: float) -> Sequence[Entry]:
+        """Entries after `cursor`, waiting for the first up to `block_s`; empty where none came."""
+        ...
+
+    async def sample(self, epoch: str) -> int: ...
+
+    async def join(self, publisher: str, epoch: str, coverage: int) -> int: ...
+
+    async def beat(self, publisher: str, epoch: str, coverage: int) -> int: ...
+
+    async def leave(self, publisher: str, epoch: str) -> None: ...
+
+    async def change(
+        self, publisher: str, epoch: str, tags: Sequence[str], *, resolves: str | None = None
+    ) -> tuple[int, str]:
+        """Stamps the tags and appends the change; returns (stamp, cursor of its entry)."""
+        ...
+
+    async def change_and_store(
+        self,
+        publisher: str,
+        epoch: str,
+        tags: Sequence[str],
+        key: str,
+        stored: StoredObject,
+        ttl_s: float,
+        *,
+        sent: int,
+        resolves: str | None = None,
+    ) -> tuple[int, str, bool]:
+        """As `change`; and stores unless the object's tags or a flush were stamped after `sent`, or are in doubt by
+        another write than `resolves`: two writes overlapped and their order at the origin is unknown. The object is
+        stored with `includes` = the stamp. The bool tells whether it was stored."""
+        ...
+
+    async def doubt(self, publisher: str, epoch: str, write: str, tags: Sequence[str]) -> tuple[int, str]: ...
+
+    async def fence(self, publisher: str, epoch: str, *, beats: int | None, flush: bool) -> bool:
+        """Removes a publisher that is dead (`beats`: only if its beat count is still this), ends its doubts, and
+        stamps a flush if told so. False where it was gone or has beaten."""
+        ...
+
+    async def get(self, key: str, epoch: str) -> tuple[StoredObject | None, int]:
+        """The object if it is usable now, and the position."""
+        ...
+
+    async def put(self, key: str, epoch: str, stored: StoredObject, ttl_s: float) -> bool:
+        """Stores if it is usable now; False where a change made it unusable."""
+        ...
+
+    async def aclose(self) -> None: ...
+
+
+# --- the journal of write-behind ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PendingWrite:
+    """An acknowledged request on its way to the origin."""
+
+    id: int
+    """Order of acceptance in this journal."""
+    policy: str
+    rule: str
+    order_key: str
+    """Writes of one order key reach the origin in the order of acceptance."""
+    idempotency_key: str
+    request: RequestHead
+    body: bytes
+    tags: tuple[str, ...]
+    """What this write will change."""
+    accepted_wall: float
+    attempts: int = 0
+    shows: str | None = None
+    """Cache key of the read entry that shows the body of this request while it is pending."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    write: PendingWrite
+    status: int
+    detail: str
+    died_wall: float
+
+
+class Journal(Protocol):
+    async def append(self, write: PendingWrite) -> PendingWrite:
+        """Returns, with its id, only after the write is on stable storage. Raises JournalError, JournalFull."""
+        ...
+
+    async def load(self) -> Sequence[PendingWrite]:
+        """All pending writes, in order of id: what a predecessor left."""
+        ...
+
+    async def done(self, write_id: int) -> None: ...
+
+    async def attempted(self, write_id: int, attempts: int) -> None: ...
+
+    async def bury(self, letter: DeadLetter) -> None: ...
+
+    async def dead_letters(self) -> Sequence[DeadLetter]: ...
+
+    async def retry(self, write_id: int) -> bool:
+        """Moves a dead letter back to the pending writes; False where there is none of this id."""
+        ...
+
+    async def drop(self, write_id: int) -> bool: ...
+
+    async def aclose(self) -> None: ...
+
+
+# --- what is told of it -------------------------------------------------------------------------------------------
+
+
+class Observer(Protocol):
+    """Counts and times; never blocks and never fails. Outcomes and reasons are those of docs/architecture.md."""
+
+    def request(self, policy: str, rule: str, outcome: str, bound_s: float | None) -> None: ...
+
+    def origin(self, policy: str, duration_s: float) -> None: ...
+
+    def hub_call(self, result: str) -> None: ...
