@@ -16,7 +16,7 @@ class PolicyError:
         return f"{self.path}: {self.reason}"
 
 
-class InvalidPolicy(Exception):  # noqa: N818 - it names the guilty party, as all errors here do
+class InvalidPolicy(Exception):
     """A document that is no valid CachePolicy; `errors` has every reason, not just the first."""
 
     def __init__(self, errors: tuple[PolicyError, ...]) -> None:

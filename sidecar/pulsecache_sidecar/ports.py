@@ -112,11 +112,11 @@ class Entry:
     event: Changed | Doubted | Flushed | Watermark
 
 
-class ForeignEpoch(Exception):  # noqa: N818 - an answer of the hub, not a failure
+class ForeignEpoch(Exception):
     """The call carried another epoch than the dataset's: subscribe and join again."""
 
 
-class UnknownPublisher(Exception):  # noqa: N818 - as above
+class UnknownPublisher(Exception):
     """The publisher is not (any more) a member: join again before anything else is forwarded."""
 
 
@@ -135,7 +135,8 @@ class Hub(Protocol):
     arrive late. Each raises HubError when the outcome is unknown. Positions returned are always newly given out."""
 
     async def subscribe(self, last_acknowledged: str | None) -> Snapshot:
-        """`last_acknowledged`: cursor of the last entry this process was told of; if the hub lost it, a new epoch starts."""
+        """`last_acknowledged`: cursor of the last entry this process was told of; if the hub lost it, a new epoch
+        starts."""
         ...
 
     async def read(self, cursor: str, *, block_s: float) -> Sequence[Entry]:
