@@ -28,11 +28,7 @@ def manifests(file: Path, default_namespace: str) -> dict[str, bytes]:
     Raises BundleError where the file cannot be read or holds no CachePolicy.
     """
     try:
-        documents = [
-            d
-            for d in yaml.safe_load_all(file.read_bytes()[: MAX_BYTES + 1])
-            if isinstance(d, dict) and d.get("kind") == KIND
-        ]
+        loaded = list(yaml.safe_load_all(file.read_bytes()[: MAX_BYTES + 1]))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise BundleError(f"{file} cannot be read: {error}") from error
     documents = [d for d in loaded if isinstance(d, dict) and d.get("kind") == KIND]
