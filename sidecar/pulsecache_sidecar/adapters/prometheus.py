@@ -24,9 +24,9 @@ from prometheus_client.registry import Collector
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-BOUND_BUCKETS_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, 600.0)
-ORIGIN_BUCKETS_S = (0.005, 0.025, 0.1, 0.25, 1.0, 5.0, 30.0)
-REQUEST_SERIES = 36
+BOUND_BUCKETS_S = (0.01, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, 600.0)
+ORIGIN_BUCKETS_S = (0.01, 0.1, 1.0, 10.0)
+REQUEST_SERIES = 20
 POLICIES = 2
 OTHER = "other"
 
@@ -113,7 +113,10 @@ class Metrics(Collector):
         self._hub_calls[result] = self._hub_calls.get(result, 0) + 1
 
     def policy_reload(self, policy: str, result: str) -> None:
-        self._reloads[policy, result] = self._reloads.get((policy, result), 0) + 1
+        key = (policy, result)
+        if key not in self._reloads and len(self._reloads) >= 2 * POLICIES:
+            key = (OTHER, result)
+        self._reloads[key] = self._reloads.get(key, 0) + 1
 
     @staticmethod
     def _histogram(histograms: dict[str, Histogram], policy: str, bounds: Sequence[float]) -> Histogram:
@@ -160,7 +163,7 @@ class Metrics(Collector):
         yield from self._collect_gauges(self._gauges())
 
     def _collect_gauges(self, gauges: Gauges) -> Iterator[Metric]:
-        datasets, policies = gauges.datasets[:POLICIES], gauges.policies[: 2 * POLICIES]
+        datasets, policies = gauges.datasets[:POLICIES], gauges.policies[:POLICIES]
         yield _gauge(
             "pulsecache_staleness_bound_seconds",
             "Age of the watermark: no usable entry of the dataset is staler.",
