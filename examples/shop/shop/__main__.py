@@ -1,4 +1,4 @@
-"""Starts one of the two services. Every flag has a variable of the environment beside it; the flag wins."""
+"""Starts one of the services. Every flag has a variable of the environment beside it; the flag wins."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from aiohttp import web
 
-from shop import products, storefront
+from shop import products, storefront, targets
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,8 +22,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             app = products.application(
                 database=options.database, query_delay_s=options.query_delay_s, cache_control=options.cache_control
             )
-        else:
+        elif options.service == "storefront":
             app = storefront.application(products_url=options.products_url)
+        else:
+            app = targets.application(api_url=options.api_url)
     except ValueError as error:
         print(f"shop {options.service}: {error}", file=sys.stderr)
         return 2
@@ -34,7 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="shop", description=__doc__)
     services = parser.add_subparsers(dest="service", required=True)
-    for name, about in (("products", "the JSON API over a database"), ("storefront", "the pages")):
+    for name, about in (
+        ("products", "the JSON API over a database"),
+        ("storefront", "the pages"),
+        ("targets", "what Prometheus is to scrape"),
+    ):
         service = services.add_parser(name, help=about, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
         service.add_argument("--listen", default=_env("LISTEN", ":8080"), help="[HOST]:PORT; no host: all addresses")
         if name == "products":
@@ -54,9 +60,13 @@ def _parser() -> argparse.ArgumentParser:
                 default=_env("CACHE_CONTROL", "") or None,
                 help="Cache-Control of product representations; without it the field is not sent",
             )
-        else:
+        elif name == "storefront":
             service.add_argument(
                 "--products-url", default=_env("PRODUCTS_URL", "http://localhost:8080"), help="where products is"
+            )
+        else:
+            service.add_argument(
+                "--api-url", default=_env("API_URL", "https://kubernetes.default.svc"), help="Kubernetes"
             )
     return parser
 
