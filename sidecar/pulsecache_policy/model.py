@@ -204,6 +204,9 @@ class CachePolicy:
     """`namespace/name`: what is cached and invalidated together."""
     generation: int = 0
     uid: str = ""
+    created: str = ""
+    """`metadata.creationTimestamp` as the API server writes it (RFC 3339, UTC, seconds); "" where there is none.
+    Of two policies that claim the same port the older one wins."""
     mode: Mode = Mode.SERVE
     rollout: RolloutStrategy = RolloutStrategy.WORKLOAD
     memory_max_bytes: int = 64 * 1024 * 1024
