@@ -7,6 +7,7 @@ the tags of its rule, one tag for its path (it starts with "/"; tags of a policy
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -50,6 +51,31 @@ class Origin(Protocol):
         ...
 
     async def aclose(self) -> None: ...
+
+
+class Tunnel(Protocol):
+    """A connection to the origin for a protocol that is not understood here."""
+
+    def splice(self, client: asyncio.Transport, received: bytes) -> None:
+        """Takes the client's connection over: `received` and all that follows goes to the origin, and back."""
+        ...
+
+    def abort(self) -> None:
+        """Instead of `splice`."""
+        ...
+
+
+class TunnelOrigin(Origin, Protocol):
+    """An origin through which other protocols can be reached."""
+
+    async def upgrade(self, request: RequestHead, *, timeout_s: float) -> tuple[OriginResponse, Tunnel | None]:
+        """Sends a request with Upgrade, or CONNECT. The tunnel is there if the origin agreed (101, or 2xx to CONNECT),
+        and the response has then no body. Raises OriginError."""
+        ...
+
+    async def tunnel(self, *, timeout_s: float) -> Tunnel:
+        """A connection on which nothing has been sent. Raises OriginError."""
+        ...
 
 
 # --- the hub: order and announcement of changes of one dataset -------------------------------------------------
@@ -229,8 +255,14 @@ class Journal(Protocol):
         """Returns, with its id, only after the write is on stable storage. Raises JournalError, JournalFull."""
         ...
 
-    async def load(self) -> Sequence[PendingWrite]:
-        """All pending writes, in order of id: what a predecessor left."""
+    @property
+    def failure(self) -> str | None:
+        """Why nothing is acknowledged any more until the process starts anew; None while the journal works."""
+        ...
+
+    async def load(self, after: int = 0, limit: int | None = None) -> Sequence[PendingWrite]:
+        """Pending writes with an id above `after`, in order of id. With a `limit` at most so many, and fewer where
+        bodies are large, but none only at the end."""
         ...
 
     async def done(self, write_id: int) -> None: ...
@@ -239,7 +271,9 @@ class Journal(Protocol):
 
     async def bury(self, letter: DeadLetter) -> None: ...
 
-    async def dead_letters(self) -> Sequence[DeadLetter]: ...
+    async def dead_letters(self, after: int = 0, limit: int | None = None) -> Sequence[DeadLetter]:
+        """As `load`, for writes that the origin refused."""
+        ...
 
     async def retry(self, write_id: int) -> bool:
         """Moves a dead letter back to the pending writes; False where there is none of this id."""
