@@ -1,0 +1,1 @@
+"""The controller: compiles policies, rolls workloads, keeps certificates and datasets, writes status."""
