@@ -1,6 +1,18 @@
 # Targets of the one-node cluster; the Makefile of the repository includes this file.
 CLUSTER := python3 cluster/cluster.py
 
+.PHONY: cluster-up
+cluster-up: ## start the one-node cluster, or wait until the running one is ready (root)
+	$(CLUSTER) up
+
+.PHONY: cluster-down
+cluster-down: ## end and remove the one-node cluster (root)
+	$(CLUSTER) down
+
+.PHONY: cluster-status
+cluster-status: ## what of the cluster runs
+	$(CLUSTER) status
+
 .PHONY: cluster-build
 cluster-build: ## build Kubernetes, etcd, CoreDNS and helm into the cache folder (once; minutes)
 	$(CLUSTER) build

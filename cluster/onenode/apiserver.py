@@ -84,7 +84,7 @@ def _start(directory: Path, binaries: Binaries, with_parent: bool) -> ApiServer:
 
     def start(part: str, arguments: list[str]) -> None:
         record, log = directory / f"{part}.pid", directory / f"{part}.log"
-        started[part] = spawn(arguments, record=record, log=log, with_parent=with_parent, cwd=directory)
+        started[part] = spawn(arguments, record=record, log=log, with_parent=with_parent)
 
     def problem() -> str | None:
         for part, process in started.items():

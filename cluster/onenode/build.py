@@ -39,7 +39,7 @@ class Module:
 
     def digest(self) -> str:
         digest = hashlib.sha256(platform.machine().encode())
-        for path in sorted([self.source / "go.mod", self.source / "go.sum", *self.source.glob("*.go")]):
+        for path in sorted([*self.source.glob("go.*"), *self.source.glob("*.go")]):
             digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
         return digest.hexdigest()[:16]
 
@@ -76,6 +76,7 @@ MODULES = (
             )
         },
     ),
+    Module("pause", {"pause": "."}),
     Module("coredns", {"coredns": "."}),
     Module("helm", {"helm": "helm.sh/helm/v3/cmd/helm"}),
 )

@@ -10,7 +10,8 @@ from pathlib import Path
 from onenode import apiserver
 from onenode.build import ALL, API, Binaries
 from onenode.console import ClusterError, say
-from onenode.settings import cache_folder
+from onenode.lifecycle import Cluster
+from onenode.settings import cache_folder, settings
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,11 +34,57 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("--api", action="store_true", help="only what an API server without a node needs")
     build.set_defaults(run=_build)
 
+    for name, run, text in (
+        ("up", _up, "start the cluster, or wait until the running one is ready (root)"),
+        ("down", _down, "end and remove the cluster (root)"),
+        ("status", _status, "what runs; exit status 1 when the cluster is not up"),
+    ):
+        command = commands.add_parser(name, help=text)
+        _cluster_options(command)
+        command.set_defaults(run=run)
+
     alone = commands.add_parser("apiserver", help="etcd and kube-apiserver alone, on loopback (no root)")
     alone.add_argument("action", choices=["up", "down"])
     alone.add_argument("--dir", type=Path, help="its folder; several may run, each in its own")
     alone.set_defaults(run=_apiserver)
     return parser
+
+
+def _cluster_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--name", help="the cluster's name [PULSECACHE_CLUSTER_NAME, pulsecache]")
+    command.add_argument(
+        "--dir", type=Path, help="its folder [PULSECACHE_CLUSTER_DIR, ~/.cache/pulsecache/cluster/run]"
+    )
+    command.add_argument(
+        "--subnet", help="the wire between machine and node [PULSECACHE_CLUSTER_SUBNET, 10.199.0.0/30]"
+    )
+
+
+def _cluster(options: argparse.Namespace) -> Cluster:
+    return Cluster(settings(options.name, options.dir, options.subnet))
+
+
+def _up(options: argparse.Namespace) -> None:
+    cluster = _cluster(options)
+    cluster.up()
+    say(f"the cluster is up; export KUBECONFIG={cluster.settings.kubeconfig}")
+
+
+def _down(options: argparse.Namespace) -> None:
+    _cluster(options).down()
+    say("no cluster runs")
+
+
+def _status(options: argparse.Namespace) -> int:
+    cluster = _cluster(options)
+    services = cluster.services()
+    for service in services:
+        print(
+            f"{service.name:<24} {f'pid {service.pid}' if service.pid else 'not running':<12} starts {service.starts}"
+        )
+    ready = cluster.ready()
+    print("Ready" if ready else "not ready" if services else "no cluster runs")
+    return 0 if ready else 1
 
 
 def _build(options: argparse.Namespace) -> None:

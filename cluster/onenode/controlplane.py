@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import http.client
 import json
-import os
 import re
 import ssl
 import subprocess
@@ -19,6 +18,7 @@ from pathlib import Path
 
 from onenode.build import Binaries
 from onenode.console import ClusterError
+from onenode.process import without_proxies
 from onenode.settings import CLUSTER_DOMAIN, NODE_NAME, POD_SUBNET, SERVICE_SUBNET
 
 
@@ -188,10 +188,15 @@ class ControlPlane:
     def kubectl(self, *arguments: str, stdin: str | None = None, timeout_s: float = 60.0) -> str:
         """Run kubectl as administrator and return its output. Raises ClusterError with its words."""
         command = [str(self.binaries.path("kubectl")), f"--kubeconfig={self.kubeconfig('super-admin')}", *arguments]
-        environment = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")}
         try:
             done = subprocess.run(
-                command, input=stdin, capture_output=True, text=True, timeout=timeout_s, check=False, env=environment
+                command,
+                input=stdin,
+                capture_output=True,
+                text=True,
+                timeout=timeout_s,
+                check=False,
+                env=without_proxies(),
             )
         except subprocess.TimeoutExpired as error:
             raise ClusterError(f"kubectl {' '.join(arguments)}: no answer within {timeout_s:.0f} s") from error

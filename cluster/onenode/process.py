@@ -10,9 +10,10 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import shlex
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,16 +112,22 @@ def _reap(pid: int) -> None:
 
 
 def spawn(
-    arguments: Sequence[str | Path], *, record: Path, log: Path, with_parent: bool = False, cwd: Path | None = None
+    arguments: Sequence[str | Path],
+    *,
+    record: Path,
+    log: Path,
+    with_parent: bool = False,
+    environment: Mapping[str, str] | None = None,
+    cgroup_procs: Path | None = None,
 ) -> Process:
     """Start a process in a session of its own, output to `log` (appended).
 
     `with_parent`: the kernel kills it when the calling *thread* ends, however it ends.
+    `cgroup_procs`: the control group that it enters first.
     """
     command = [str(argument) for argument in arguments]
-    wrapped = ["sh", "-c", RECORD_SCRIPT, str(record), *command]
-    if cwd is not None:
-        wrapped = ["env", "-C", str(cwd), *wrapped]
+    enter = f"echo $$ >{shlex.quote(str(cgroup_procs))} && " if cgroup_procs else ""
+    wrapped = ["sh", "-c", enter + RECORD_SCRIPT, str(record), *command]
     if with_parent:
         wrapped = [str(find("setpriv")), "--pdeathsig", "KILL", *wrapped]
     record.unlink(missing_ok=True)
@@ -128,7 +135,7 @@ def spawn(
     pid = os.posix_spawnp(
         wrapped[0],
         wrapped,
-        os.environ,
+        environment if environment is not None else without_proxies(),
         file_actions=[
             (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
             (os.POSIX_SPAWN_OPEN, 1, str(log), flags, 0o644),
@@ -142,6 +149,11 @@ def spawn(
         _reap(pid)
         raise ClusterError(f"{command[0]} did not start:\n{tail(log)}")
     return process
+
+
+def without_proxies() -> dict[str, str]:
+    """The environment, without the proxies that are not meant for addresses of this machine."""
+    return {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")}
 
 
 def tail(log: Path, lines: int = 15) -> str:
