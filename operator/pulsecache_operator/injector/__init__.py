@@ -1,0 +1,1 @@
+"""The mutating webhook: a web server, and what it has to know, kept at hand. Never imports Kopf."""
