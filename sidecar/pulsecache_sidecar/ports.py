@@ -13,6 +13,15 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from pulsecache_sidecar.core.http.message import RequestHead, ResponseHead
+from pulsecache_sidecar.core.staleness.events import Changed as Changed
+from pulsecache_sidecar.core.staleness.events import Doubted as Doubted
+from pulsecache_sidecar.core.staleness.events import Entry as Entry
+from pulsecache_sidecar.core.staleness.events import Flushed as Flushed
+from pulsecache_sidecar.core.staleness.events import Member as Member
+from pulsecache_sidecar.core.staleness.events import Membership as Membership
+from pulsecache_sidecar.core.staleness.events import Snapshot as Snapshot
+from pulsecache_sidecar.core.staleness.events import Watermark as Watermark
+from pulsecache_sidecar.errors import HubError
 
 Body = AsyncIterator[bytes]
 
@@ -81,61 +90,8 @@ class TunnelOrigin(Origin, Protocol):
 # --- the hub: order and announcement of changes of one dataset -------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """Answer to `subscribe`: the state of the dataset at `position`."""
-
-    epoch: str
-    position: int
-    flush: int
-    floor: int
-    sequence: int
-    """Dense number of the newest stream entry."""
-    cursor: str
-    """From where to read on."""
-    doubts: Mapping[str, tuple[str, ...]]
-    """Open doubts: write id -> tags (the tag "*" stands for the whole dataset)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Changed:
-    stamp: int
-    tags: tuple[str, ...]
-    resolves: str | None = None
-    """Id of the write whose doubt this change ends."""
-
-
-@dataclass(frozen=True, slots=True)
-class Doubted:
-    write: str
-    stamp: int
-    tags: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Flushed:
-    stamp: int
-    """Nothing that includes less than this is usable."""
-    ended_doubts: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Watermark:
-    """A heartbeat: every change up to `position` is already in the stream."""
-
-    position: int
-    lost: tuple[str, ...]
-    """Publishers that have not beaten since the heartbeats before."""
-    uncovered: bool
-    """Replicas without a sidecar serve the dataset: the watermark may not be used."""
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    cursor: str
-    sequence: int
-    epoch: str
-    event: Changed | Doubted | Flushed | Watermark
+class HubSkipped(HubError):
+    """Not even asked: the hub did not answer lately."""
 
 
 class ForeignEpoch(Exception):
@@ -158,11 +114,12 @@ class StoredObject:
 
 class Hub(Protocol):
     """One dataset's counter, stamps, stream and shared objects. Every method is one atomic step, safe to repeat and to
-    arrive late. Each raises HubError when the outcome is unknown. Positions returned are always newly given out."""
+    arrive late. Each raises HubError when the outcome is unknown, and ForeignEpoch where it carries an epoch that is
+    over. Positions returned are newly given out, except by `get` and `publishers`, which only read the counter."""
 
     async def subscribe(self, last_acknowledged: str | None) -> Snapshot:
-        """`last_acknowledged`: cursor of the last entry this process was told of; if the hub lost it, a new epoch
-        starts."""
+        """`last_acknowledged`: cursor of the last entry this process was told of. Where the hub has lost it (and not
+        merely trimmed it), or has no epoch, a new epoch starts."""
         ...
 
     async def read(self, cursor: str, *, block_s: float) -> Sequence[Entry]:
@@ -173,9 +130,15 @@ class Hub(Protocol):
 
     async def join(self, publisher: str, epoch: str, coverage: int) -> int: ...
 
-    async def beat(self, publisher: str, epoch: str, coverage: int) -> int: ...
+    async def beat(self, publisher: str, epoch: str, coverage: int) -> int:
+        """Raises UnknownPublisher. The lead's beat appends a heartbeat to the stream."""
+        ...
 
-    async def leave(self, publisher: str, epoch: str) -> None: ...
+    async def leave(self, publisher: str, epoch: str) -> None:
+        """Does nothing where a doubt of this publisher is open."""
+        ...
+
+    async def publishers(self) -> Membership: ...
 
     async def change(
         self, publisher: str, epoch: str, tags: Sequence[str], *, resolves: str | None = None
@@ -200,7 +163,10 @@ class Hub(Protocol):
         stored with `includes` = the stamp. The bool tells whether it was stored."""
         ...
 
-    async def doubt(self, publisher: str, epoch: str, write: str, tags: Sequence[str]) -> tuple[int, str]: ...
+    async def doubt(self, publisher: str, epoch: str, write: str, tags: Sequence[str]) -> tuple[int, str]:
+        """Puts the tags in doubt until the write is resolved or its publisher fenced; again with other tags: those
+        take the place of the former. Raises UnknownPublisher."""
+        ...
 
     async def fence(self, publisher: str, epoch: str, *, beats: int | None, flush: bool) -> bool:
         """Removes a publisher that is dead (`beats`: only if its beat count is still this), ends its doubts, and
@@ -208,7 +174,8 @@ class Hub(Protocol):
         ...
 
     async def get(self, key: str, epoch: str) -> tuple[StoredObject | None, int]:
-        """The object if it is usable now, and the position."""
+        """The object if it is usable now, and the counter's value: the object contains every change of its tags up to
+        there."""
         ...
 
     async def put(self, key: str, epoch: str, stored: StoredObject, ttl_s: float) -> bool:
