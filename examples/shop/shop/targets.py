@@ -21,7 +21,7 @@ from aiohttp import web
 ADMIN_PORT = 15090
 OPERATOR_PORT = 8080
 SIDECARS = "pulsecache.dev/injected=true"
-OPERATOR = "app.kubernetes.io/name=pulsecache,app.kubernetes.io/component in (controller,injector)"
+OPERATOR = "pulsecache.dev/metrics=operator"
 
 _ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
