@@ -47,6 +47,9 @@ POLICY_NAME_MAX_LENGTH = 50
 MAX_RULES = 64
 MAX_TAGS = 16
 MAX_NAMES = 32
+MAX_PATH_NAMES = 8
+MAX_TAG_NAMES = 4
+"""More could not be compared with the path's within the API server's budget for CEL."""
 
 READ_METHODS = ("GET", "HEAD")
 WRITE_METHODS = ("POST", "PUT", "PATCH", "DELETE")

@@ -56,6 +56,8 @@ class PathTemplate:
             else:
                 segments.append(Literal(_literal(part, last=last)))
         template = cls(text, tuple(segments), rest)
+        if len(template.names) > grammar.MAX_PATH_NAMES:
+            raise ValueError(f"has more than {grammar.MAX_PATH_NAMES} names")
         for name in template.names:
             if template.names.count(name) > 1:
                 raise ValueError(f'the name "{name}" is there twice')
@@ -120,6 +122,8 @@ def check_tag(template: str) -> None:
             f'"{template}" is no tag: it starts with a letter, a digit or "_", goes on with those and . : / @ = -,'
             " and has {name} for a value from the path"
         )
+    if len(placeholders(template)) > grammar.MAX_TAG_NAMES:
+        raise ValueError(f"has more than {grammar.MAX_TAG_NAMES} names")
 
 
 def _name(name: str, part: str) -> str:

@@ -1,0 +1,43 @@
+#!lua flags=allow-oom
+-- subscribe: the state of the dataset now; starts a new epoch where there is none, or where its end was lost.
+--   ARGV: id for a new epoch | epoch of the last entry this process was told of, or '' | id of that entry, or ''
+--   reply: epoch, position, flush, floor, seq, last, open doubts (JSON: write -> tags)
+-- The counter leaps at each subscription, farther than a failover loses: positions that the lost end had given out are
+-- not given out again, once everybody has subscribed anew on its new connection.
+-- Cost: one object per open doubt.
+local LEAP = 65536
+
+local function lost(epoch, id)
+  if id == '' or field('epoch') ~= epoch then
+    return false
+  end
+  local sequence = tonumber(string.match(id, '^%d+'))
+  if sequence == 0 then
+    return false
+  end
+  if sequence > number('seq') then
+    return true
+  end
+  if #redis.call('XRANGE', STREAM, id, id) == 1 then
+    return false
+  end
+  local first = redis.call('XRANGE', STREAM, '-', '+', 'COUNT', 1)[1]
+  -- Older than the first: trimmed. Else another entry took its number.
+  return first ~= nil and tonumber(string.match(first[1], '^%d+')) <= sequence
+end
+
+if not field('epoch') or lost(ARGV[2], ARGV[3]) then
+  redis.call('DEL', HUB, STREAM)
+  redis.call('HSET', HUB, 'epoch', ARGV[1], 'n', '0', 'seq', '0', 'last', '0-0', 'flush', '0', 'floor', '0', 'mark', '0')
+  -- Publishers of the epoch before may still forward writes. Together they count as one that is lost.
+  enter('old-epoch', give_position())
+end
+local position = redis.call('HINCRBY', HUB, 'n', LEAP)
+local doubts = {}
+for _, id in ipairs(members()) do
+  for write, tags in pairs(doubts_of(id)) do
+    doubts[write] = tags
+  end
+end
+local text = next(doubts) == nil and '{}' or cjson.encode(doubts)
+return { field('epoch'), position, number('flush'), number('floor'), number('seq'), field('last'), text }
