@@ -112,3 +112,16 @@ tolerations:
 priorityClassName: {{ . }}
 {{- end }}
 {{- end }}
+
+{{/* Resources as JSON for the injector, which wants every quantity as text: `cpu: 1` is a number in YAML. */}}
+{{- define "pulsecache.resourcesJson" -}}
+{{- $resources := dict -}}
+{{- range $kind, $quantities := . -}}
+{{- $texts := dict -}}
+{{- range $name, $quantity := $quantities -}}
+{{- $_ := set $texts $name (toString $quantity) -}}
+{{- end -}}
+{{- $_ := set $resources $kind $texts -}}
+{{- end -}}
+{{- toJson $resources -}}
+{{- end }}
