@@ -104,7 +104,7 @@ def test_all_has_expired() -> None:
 
 
 def test_a_new_ca_is_announced_before_it_signs_and_the_old_one_stays_as_long_as_its_leaves_live() -> None:
-    """Three years, looked at every six hours: whoever trusts the last bundle trusts the next leaf, and the other way."""
+    """Three years, looked at every six hours: whoever trusts the last bundle trusts the next leaf, and vice versa."""
     now, material = T0, made()
     step = timedelta(hours=6)
     rotations = leaves = 0
