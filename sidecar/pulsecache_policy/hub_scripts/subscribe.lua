@@ -26,13 +26,16 @@ local function lost(epoch, id)
   return first ~= nil and tonumber(string.match(first[1], '^%d+')) <= sequence
 end
 
-if not field('epoch') or lost(ARGV[2], ARGV[3]) then
+local new = not field('epoch') or lost(ARGV[2], ARGV[3])
+if new then
   redis.call('DEL', HUB, STREAM)
   redis.call('HSET', HUB, 'epoch', ARGV[1], 'n', '0', 'seq', '0', 'last', '0-0', 'flush', '0', 'floor', '0', 'mark', '0')
-  -- Publishers of the epoch before may still forward writes. Together they count as one that is lost.
-  enter('old-epoch', give_position())
 end
 local position = redis.call('HINCRBY', HUB, 'n', LEAP)
+if new then
+  -- Publishers of the epoch before may still forward writes. Together they count as one, lost at this moment.
+  enter('old-epoch', position)
+end
 local doubts = {}
 for _, id in ipairs(members()) do
   for write, tags in pairs(doubts_of(id)) do

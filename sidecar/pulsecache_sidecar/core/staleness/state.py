@@ -1,0 +1,63 @@
+"""The state of a dataset in this process: what people, apps and `whenExceeded` are told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class State(Enum):
+    CONFIRMED = "confirmed"
+    """Heartbeats arrive, and the watermark is younger than `max`."""
+    UNCONFIRMED = "unconfirmed"
+    """No fresh heartbeat for `failureThreshold` intervals."""
+    EXCEEDED = "exceeded"
+    """The watermark is older than `max`."""
+    UNCOVERED = "uncovered"
+    """The watermark may not be used: somebody may write without announcing. The bound is the age."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    before: State
+    after: State
+    at: float
+    """Own clock, seconds."""
+    reason: str
+
+
+class StateMachine:
+    """Looks at ages, never at arrivals: entries that come late, in a bunch after a pause, confirm nothing until one
+    of them is young itself. So the way back to `Confirmed` leads through everything that was missed."""
+
+    def __init__(self, *, max_s: float, interval_s: float, failure_threshold: int, started: float) -> None:
+        self._max_s = max_s
+        # Half an interval for the own sampling: an age is counted from the asking of an earlier reply.
+        self._patience_s = (failure_threshold + 0.5) * interval_s
+        self._started = started
+        self.state = State.UNCONFIRMED
+        self.since = started
+
+    def evaluate(
+        self, now: float, *, covered: bool, origin: float | None, heartbeat: float | None
+    ) -> Transition | None:
+        """`origin`, `heartbeat`: own-clock instants of core.staleness.view; None where none was heard of."""
+        state, reason = self._judge(now, covered, origin, heartbeat)
+        if state is self.state:
+            return None
+        transition = Transition(self.state, state, now, reason)
+        self.state, self.since = state, now
+        return transition
+
+    def _judge(self, now: float, covered: bool, origin: float | None, heartbeat: float | None) -> tuple[State, str]:
+        if not covered:
+            return State.UNCOVERED, "writes may happen that nobody announces"
+        # Without any watermark the clock runs from the start of the process.
+        age = now - (self._started if origin is None else origin)
+        if age > self._max_s:
+            return State.EXCEEDED, f"the watermark is {age:.1f} s old, more than {self._max_s:g} s"
+        if heartbeat is None or now - heartbeat > self._patience_s:
+            return State.UNCONFIRMED, f"no heartbeat within {self._patience_s:g} s"
+        if origin is None:
+            return State.UNCONFIRMED, "no watermark whose age is known"
+        return State.CONFIRMED, f"consumed up to a heartbeat {now - heartbeat:.1f} s old"
