@@ -1,4 +1,4 @@
-{{/* Names: at most 63 characters with the longest suffix that is put behind them. */}}
+{{/* Names: at most 63 characters with the longest suffix that is put behind them, and no dots: Services have them too. */}}
 {{- define "pulsecache.name" -}}
 {{- default .Chart.Name .Values.nameOverride | trunc 45 | trimSuffix "-" }}
 {{- end }}
@@ -7,9 +7,9 @@
 {{- if .Values.fullnameOverride }}
 {{- .Values.fullnameOverride | trunc 45 | trimSuffix "-" }}
 {{- else if contains (include "pulsecache.name" .) .Release.Name }}
-{{- .Release.Name | trunc 45 | trimSuffix "-" }}
+{{- .Release.Name | replace "." "-" | trunc 45 | trimSuffix "-" }}
 {{- else }}
-{{- printf "%s-%s" .Release.Name (include "pulsecache.name" .) | trunc 45 | trimSuffix "-" }}
+{{- printf "%s-%s" .Release.Name (include "pulsecache.name" .) | replace "." "-" | trunc 45 | trimSuffix "-" }}
 {{- end }}
 {{- end }}
 

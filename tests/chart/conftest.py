@@ -1,0 +1,4 @@
+from __future__ import annotations
+
+from apiserver import apiserver as apiserver
+from helm import helm as helm
