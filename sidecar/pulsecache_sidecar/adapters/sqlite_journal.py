@@ -28,7 +28,9 @@ logger = logging.getLogger(__name__)
 MAX_BATCH = 512
 CHECKPOINT_BYTES = 4 * 1024 * 1024
 _CALL_BYTES = 4096
-"""What a call adds to the log at least, roughly: a page."""
+"""What a call that brings no body adds to the log, roughly: a page."""
+_COMMIT_BYTES = 3 * 4096
+"""What each commit adds besides, roughly: the pages that lead to the changed ones."""
 _IDS = 1 << 63
 
 T = TypeVar("T")
@@ -188,7 +190,7 @@ class SqliteJournal:
                 self._file.begin()
                 self._apply(batch)
                 self._file.commit()
-                self._logged_bytes += size
+                self._logged_bytes += size + _COMMIT_BYTES
         except sqlite3.Error as cause:
             error, poisoned = self._file.explain(cause, size)
             try:
