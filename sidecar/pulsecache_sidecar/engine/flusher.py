@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 STILL_RUNNING_S = 60.0
 """For so long after an attempt of unknown outcome a 409 may mean "I am still at it"."""
+_AWAY = 3
+"""Failures in a row after which it is worth a line in the log."""
 _DETAIL_BYTES = 2048
 _DETAIL_CHARACTERS = 500
 _BODY_BYTES = 64 * 1024
@@ -174,9 +176,9 @@ class Flusher:
     def _close_gate(self, channel: _Channel, reason: str, at_least_s: float) -> None:
         if channel.gate is not None or self._stopped:
             return  # those that were on their way together fail together: that counts once
-        if channel.failures == 0:
-            logger.warning("pending writes of %s wait: %s", channel.policy, reason)
         channel.failures += 1
+        if channel.failures == _AWAY:
+            logger.warning("pending writes of %s wait for their origin: %s", channel.policy, reason)
         channel.waits_for = reason
         wait_s = self._wait_s(self._options.gate, channel.failures, at_least_s)
         channel.gate = asyncio.get_running_loop().call_later(wait_s, self._open_gate, channel)
@@ -220,7 +222,8 @@ class Flusher:
         if isinstance(verdict, Retry) and verdict.scope is Scope.ORIGIN:
             self._close_gate(channel, verdict.reason, verdict.at_least_s)
         elif channel.failures:
-            logger.info("the origin of %s takes writes again", channel.policy)
+            if channel.failures >= _AWAY:
+                logger.info("the origin of %s takes writes again", channel.policy)
             channel.failures = 0
             channel.waits_for = None
         if isinstance(verdict, Retry) and verdict.scope is Scope.WRITE and not self._stopped:
