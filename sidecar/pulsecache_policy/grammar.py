@@ -17,17 +17,17 @@ DURATION_MAX_LENGTH = 16
 QUANTITY = r"[0-9]{1,12}(k|M|G|Ki|Mi|Gi)?"
 """Kubernetes' resource quantity, whole numbers only."""
 DNS_LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
-DNS_SUBDOMAIN = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
+DNS_SUBDOMAIN = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
 SERVICE_NAME = r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?"
 LABEL_KEY = (
-    r"([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
+    r"([a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
 )
 LABEL_VALUE = r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?"
 ENV_NAME = r"[A-Za-z_][A-Za-z0-9_]*"
 FIELD_NAME = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"
 """RFC 9110 section 5.6.2: names of fields and cookies."""
 PORT = r"([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
-UPSTREAM = rf"http://[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*(:{PORT})?"
+UPSTREAM = rf"http://[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*(:{PORT})?"
 
 QUERY_NAME = r"([A-Za-z0-9._~!$'()*,:@/?\[\]-]|%[0-9A-F]{2})+"
 PLACEHOLDER = r"[{][A-Za-z_][A-Za-z0-9_]*[}]"

@@ -10,14 +10,10 @@ from __future__ import annotations
 
 import re
 
-_PLAIN = re.compile(r"/(?:[A-Za-z0-9._~!$&'()*+,;=:@-]+/)*[A-Za-z0-9._~!$&'()*+,;=:@-]*")
-_NORMAL = re.compile(
-    r"/(?:(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-F]{2})+/)*(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-F]{2})*"
-)
+_REFUSED = re.compile(r"[^A-Za-z0-9._~!$&'()*+,;=:@/%-]|//|%(?![0-9A-Fa-f]{2})")
 _ENCODED = re.compile(r"%([0-9A-Fa-f]{2})")
-_AMBIGUOUS = re.compile(r"%(?:[01][0-9A-F]|7F|2F|5C)")
-"""Encoded control characters (NUL among them), slash and backslash."""
-_DOT_SEGMENT = re.compile(r"/\.{1,2}(?:/|$)")
+_AMBIGUOUS = re.compile(r"/\.{1,2}(?:/|$)|%(?:[01][0-9A-F]|7F|2F|5C)")
+"""Dot segments, and encoded control characters (NUL among them), slash and backslash."""
 _PARAMETERS = re.compile(r";[^/]*")
 
 _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
@@ -36,13 +32,11 @@ def normalise_path(path: str) -> str | None:
     or control character, and dot segments, encoded or not: the request is forwarded as it was sent, and whether an
     origin resolves them is not known here. Such a request passes through; what it writes cannot be named.
     """
-    if _PLAIN.fullmatch(path):
-        normal = path
-    else:
-        normal = decode_unreserved(path)
-        if not _NORMAL.fullmatch(normal) or _AMBIGUOUS.search(normal):
-            return None
-    return None if "/." in normal and _DOT_SEGMENT.search(normal) else normal
+    # First the form, then the decoding: of a malformed text ("%%34%31") it would make a well-formed one.
+    if not path.startswith("/") or _REFUSED.search(path):
+        return None
+    normal = decode_unreserved(path)
+    return None if _AMBIGUOUS.search(normal) else normal
 
 
 def resource(normal: str) -> str:

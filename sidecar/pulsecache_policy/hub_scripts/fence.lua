@@ -17,10 +17,14 @@ end
 if beats ~= '' and field('b:' .. publisher) ~= beats then
   return 0
 end
-local ended = {}
-for write, tags in pairs(doubts_of(publisher)) do
-  count_doubt(tags, -1)
+local doubts, ended = doubts_of(publisher), {}
+for write in pairs(doubts) do
   ended[#ended + 1] = write
+end
+table.sort(ended)
+for _, write in ipairs(ended) do
+  local tags = doubts[write]
+  count_doubt(tags, -1)
   if flush ~= '1' then
     local stamp = give_position()
     stamp_tags(tags, stamp)
