@@ -271,7 +271,9 @@ def test_what_selectors_use_does_not_change_with_the_version(rendered: list[Docu
         }
 
 
-@pytest.mark.parametrize("release", ["x", "with.dots.in-it", "pulsecache-of-the-platform-team-with-a-long-name", "a" * 53])
+@pytest.mark.parametrize(
+    "release", ["x", "with.dots.in-it", "pulsecache-of-the-platform-team-with-a-long-name", "a" * 53]
+)
 def test_names_are_short_enough_and_unique(helm: Helm, release: str) -> None:
     documents = helm.render(values_of("everything"), release=release)
     names = [(d["kind"], d["metadata"].get("namespace"), d["metadata"]["name"]) for d in documents]
