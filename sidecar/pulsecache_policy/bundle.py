@@ -18,6 +18,7 @@ from pulsecache_policy.parse import parse_policy
 FORMAT = 1
 MAX_CHARACTERS = 1024 * 1024
 """What fits into a ConfigMap."""
+_FIELDS = frozenset(("format", "policy", "generation", "tombstone", "manifest", "sha256"))
 _METADATA = ("name", "namespace", "generation", "uid", "creationTimestamp")
 
 
@@ -54,7 +55,7 @@ def encode(manifest: Mapping[str, Any], *, generation: int) -> str:
     """`manifest` is a CachePolicy as the API server gives it; only what the sidecar reads of it travels. It is not
     parsed here. Raises BundleError where it lacks a name or is no JSON."""
     metadata = manifest.get("metadata")
-    if not isinstance(metadata, Mapping) or not metadata.get("name"):
+    if not isinstance(metadata, Mapping) or not isinstance(metadata.get("name"), str):
         raise BundleError("the manifest has no metadata.name")
     kept = {name: metadata[name] for name in _METADATA if metadata.get(name) is not None}
     kept.setdefault("namespace", "default")
@@ -87,8 +88,15 @@ def decode(text: str | bytes) -> Bundle:
         raise BundleError("not a JSON object")
     if document.get("format") != FORMAT:
         raise BundleError(f"format {document.get('format')!r} is not {FORMAT}: another version wrote it")
+    if unknown := document.keys() - _FIELDS:
+        raise BundleError(f"unknown field {min(unknown)}: another version wrote it")
     match document:
-        case {"policy": str(key), "generation": int(generation), "tombstone": bool(tombstone), "sha256": str(digest)}:
+        case {
+            "policy": str(key),
+            "generation": int(generation),
+            "tombstone": bool(tombstone),
+            "sha256": str(digest),
+        } if generation >= 0 and not isinstance(generation, bool):
             manifest = document.get("manifest")
         case _:
             raise BundleError("policy, generation, tombstone or sha256 is missing or of the wrong type")

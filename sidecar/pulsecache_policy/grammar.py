@@ -89,7 +89,7 @@ def quantity(text: str) -> int:
     """Raises ValueError with what is expected."""
     if not re.fullmatch(QUANTITY, text):
         raise ValueError("must be a whole number of bytes, or one with a suffix, such as 64Mi (k, M, G, Ki, Mi, Gi)")
-    digits = text.rstrip("kMGi")
+    digits = text.rstrip("kKMGi")
     return int(digits) * _SUFFIXES[text[len(digits) :]]
 
 

@@ -263,7 +263,7 @@ def _values() -> Iterator[tuple[str, list[object], list[object]]]:
     yield "spec.rollout.strategy", ["None"], ["none", "Recreate"]
     yield (
         "spec.store.memory.maxBytes",
-        ["1Mi", "1048576", 1048576, "64Gi", "100M", "2000k", "1G"],
+        ["1Mi", "1048576", 1048576, "64Gi", "100M", "2000k", "2048Ki", "1G"],
         [
             "1048575",
             1048575,
