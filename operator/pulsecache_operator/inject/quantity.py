@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from decimal import Decimal
 
@@ -27,4 +28,4 @@ def add(a: str | int | float, b: str | int | float) -> str:
     total = parse(a) + parse(b)
     if total == total.to_integral_value():
         return str(int(total))
-    return f"{-int(-(total * 1000) // 1)}m"
+    return f"{math.ceil(total * 1000)}m"
