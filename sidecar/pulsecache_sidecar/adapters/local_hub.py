@@ -217,7 +217,7 @@ class LocalHub:
         member = state.publishers.get(publisher)
         if member is None or beats not in (None, member.beats):
             return False
-        ended = state.doubts.pop(publisher, {})
+        ended = dict(sorted(state.doubts.pop(publisher, {}).items()))
         self._remove(state, publisher)
         if flush:
             self._flush(state, tuple(ended))
