@@ -149,8 +149,8 @@ class Fields:
         value = self.take(name)
         if value is None:
             return None
-        number = integer_of(value)
-        return self._measured(name, value if number is None else str(number), bounds, grammar.quantity)
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        return self._measured(name, str(value) if whole else value, bounds, grammar.quantity)
 
     def close(self) -> None:
         for name in sorted(self._values.keys() - self._read):

@@ -22,6 +22,7 @@ SERVICE_NAME = r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?"
 LABEL_KEY = (
     r"([a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
 )
+LABEL_KEY_MAX_LENGTH = 317
 LABEL_VALUE = r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?"
 ENV_NAME = r"[A-Za-z_][A-Za-z0-9_]*"
 FIELD_NAME = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"

@@ -41,7 +41,7 @@ _SERVICE = Text(
 _KIND = Text("Service", "Service: nothing else has pods behind a port")
 _UPSTREAM = Text(grammar.UPSTREAM, "http://host or http://host:port, in lower case and without a path")
 _ENV = Text(grammar.ENV_NAME, "the name of an environment variable")
-_LABEL_KEY = Text(grammar.LABEL_KEY, "the key of a label", 317)
+_LABEL_KEY = Text(grammar.LABEL_KEY, "the key of a label", grammar.LABEL_KEY_MAX_LENGTH)
 _LABEL_VALUE = Text(grammar.LABEL_VALUE, "the value of a label", grammar.NAME_MAX_LENGTH)
 
 _METADATA = (

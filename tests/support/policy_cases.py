@@ -277,6 +277,7 @@ def _values() -> Iterator[tuple[str, list[object], list[object]]]:
             "1e9",
             "999999999999Gi",
             1.5,
+            1e9,
             True,
             "100m",
         ],
@@ -427,8 +428,20 @@ def _values() -> Iterator[tuple[str, list[object], list[object]]]:
         yield "spec.consumer.env[0]", [], [name]
     yield (
         "spec.consumer.selector.matchLabels",
-        [{"app.kubernetes.io/name": "x", "b": ""}, {f"l{n}": "v" for n in range(16)}],
-        [{}, {"a b": "x"}, {"-": "x"}, {"/a": "x"}, {"": "x"}, {f"l{n}": "v" for n in range(17)}],
+        [
+            {"app.kubernetes.io/name": "x", "b": ""},
+            {f"l{n}": "v" for n in range(16)},
+            {"a" * 253 + "/" + "b" * 63: "x"},
+        ],
+        [
+            {},
+            {"a b": "x"},
+            {"-": "x"},
+            {"/a": "x"},
+            {"": "x"},
+            {"a" * 254 + "/" + "b" * 63: "x"},
+            {f"l{n}": "v" for n in range(17)},
+        ],
     )
     for value in ("a b", "-a", "v" * 64, 1, True):
         yield "spec.consumer.selector.matchLabels.app", [], [value]
