@@ -20,3 +20,11 @@ cluster-build: ## build Kubernetes, etcd, CoreDNS and helm into the cache folder
 .PHONY: cluster-build-api
 cluster-build-api: ## build only what `make test-api` needs
 	$(CLUSTER) build --api
+
+.PHONY: images
+images: ## build the images of Pulsecache and its example (with Docker, or without)
+	python3 cluster/images.py build sidecar operator shop redis postgres prometheus
+
+.PHONY: lock
+lock: ## write requirements/*.lock: versions and hashes of what goes into images and CI
+	python3 cluster/images.py lock $(ARGS)

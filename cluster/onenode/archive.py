@@ -64,8 +64,6 @@ def write_layer(tar: Path, files: Mapping[str, Path]) -> None:
         made: set[str] = set()
         for target, source in sorted(files.items()):
             for path in [source, *sorted(source.rglob("*"))] if source.is_dir() else [source]:
-                if "__pycache__" in path.parts:
-                    continue
                 name = str(Path(target.lstrip("/"), path.relative_to(source)))
                 _add_parents(out, name, made)
                 _add(out, name, path, made)

@@ -6,7 +6,6 @@ unchanged one costs nothing. Only what is asked for is built: an API server for 
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import platform
@@ -14,12 +13,12 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from onenode.console import ClusterError, Progress
+from onenode.locking import exclusive
 from onenode.tools import require
 
 SOURCES = Path(__file__).resolve().parent.parent / "go"
@@ -108,7 +107,8 @@ class Binaries:
             mine = [binary for binary in module.packages if binary in wanted]
             if not self.missing(mine):
                 continue
-            with self._locked():
+            # one build at a time on the whole machine: linking kube-apiserver takes gigabytes
+            with exclusive(self._root / ".lock", "another build"):
                 # whoever held the lock before may have built them
                 missing = self.missing(mine)
                 if missing:
@@ -121,18 +121,6 @@ class Binaries:
 
     def search_path(self) -> str:
         return os.pathsep.join(str(self.folder(module)) for module in MODULES)
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        # one build at a time on the whole machine: linking kube-apiserver takes gigabytes
-        self._root.mkdir(parents=True, exist_ok=True)
-        with (self._root / ".lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                with Progress("waiting for another build to finish"):
-                    fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
 
     def _build(self, module: Module, binaries: list[str]) -> None:
         require(["go"])

@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import sys
+import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from onenode import apiserver
+from onenode import apiserver, images, network
 from onenode.build import ALL, API, Binaries
-from onenode.console import ClusterError, say
-from onenode.lifecycle import Cluster
+from onenode.console import run_command, say
+from onenode.lifecycle import Cluster, require_root
+from onenode.loading import OneNode
 from onenode.settings import cache_folder, settings
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
-    try:
-        return int(options.run(options) or 0)
-    except ClusterError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+    return run_command(lambda: options.run(options))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -42,6 +37,30 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text)
         _cluster_options(command)
         command.set_defaults(run=run)
+
+    for name, run, text in (
+        ("kubeconfig", _kubeconfig, "print the path of the kubeconfig"),
+        ("env", _env, 'print lines for a shell: eval "$(cluster.py env)" makes kubectl and helm use the cluster'),
+    ):
+        command = commands.add_parser(name, help=text)
+        _cluster_options(command)
+        command.set_defaults(run=run)
+
+    execute = commands.add_parser("exec", help="run a command in the node's network: it reaches pods and services")
+    _cluster_options(execute)
+    execute.add_argument("argv", nargs="+", metavar="COMMAND", help="after --")
+    execute.set_defaults(run=_exec)
+
+    load = commands.add_parser("load-image", help="load a docker-archive into the cluster")
+    _cluster_options(load)
+    load.add_argument("reference", metavar="NAME:TAG")
+    load.add_argument("archive", metavar="FILE", type=Path)
+    load.set_defaults(run=_load_image)
+
+    built = commands.add_parser("images", help="build images of this repository and load them into the cluster")
+    _cluster_options(built)
+    built.add_argument("names", nargs="+", metavar="NAME", help=", ".join(images.IMAGES))
+    built.set_defaults(run=_images)
 
     alone = commands.add_parser("apiserver", help="etcd and kube-apiserver alone, on loopback (no root)")
     alone.add_argument("action", choices=["up", "down"])
@@ -85,6 +104,35 @@ def _status(options: argparse.Namespace) -> int:
     ready = cluster.ready()
     print("Ready" if ready else "not ready" if services else "no cluster runs")
     return 0 if ready else 1
+
+
+def _kubeconfig(options: argparse.Namespace) -> None:
+    print(_cluster(options).settings.kubeconfig)
+
+
+def _env(options: argparse.Namespace) -> None:
+    for key, value in _cluster(options).environment().items():
+        print(f"export {key}={shlex.quote(value)}")
+
+
+def _exec(options: argparse.Namespace) -> None:
+    cluster = _cluster(options)
+    require_root()
+    command = network.inside(cluster.settings, cluster.running().pid, options.argv)
+    os.execvpe(command[0], command, {**os.environ, **cluster.environment()})  # noqa: S606 - it is the person's own command
+
+
+def _load_image(options: argparse.Namespace) -> None:
+    target = OneNode(_cluster(options).settings)
+    target.load(options.reference, options.archive)
+    say(f"{options.reference} is in {target}")
+
+
+def _images(options: argparse.Namespace) -> None:
+    target = OneNode(_cluster(options).settings)
+    for name, archive in images.build(options.names, cache_folder()).items():
+        target.load(images.reference(name), archive)
+        say(f"{images.reference(name)} is in {target}")
 
 
 def _build(options: argparse.Namespace) -> None:

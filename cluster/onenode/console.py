@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 
 class ClusterError(Exception):
@@ -24,6 +25,18 @@ def duration(seconds: float) -> str:
 
 def say(message: str) -> None:
     print(f"[{duration(time.monotonic() - STARTED):>9}] {message}", file=sys.stderr, flush=True)
+
+
+def run_command(command: Callable[[], int | None]) -> int:
+    """Run a command of the command line and return its exit status; errors become words."""
+    try:
+        return command() or 0
+    except ClusterError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
 
 
 class Progress:

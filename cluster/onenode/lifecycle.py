@@ -7,13 +7,12 @@ A start was interrupted half-way: the same. A complete cluster runs: its supervi
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +21,8 @@ from onenode.build import Binaries
 from onenode.cgroup import Branch
 from onenode.console import ClusterError, say
 from onenode.controlplane import ControlPlane
-from onenode.loading import import_archive
+from onenode.loading import OneNode
+from onenode.locking import exclusive
 from onenode.process import Process, spawn, tail, wait_for
 from onenode.settings import API_PORT, NODE_NAME, Settings
 
@@ -94,6 +94,11 @@ class Cluster:
             raise ClusterError("no cluster runs: start it by `make cluster-up`")
         return process
 
+    def environment(self) -> dict[str, str]:
+        """What makes kubectl and helm of a shell those of the cluster."""
+        path = os.pathsep.join([self.binaries.search_path(), os.environ.get("PATH", os.defpath)])
+        return {"PATH": path, "KUBECONFIG": str(self.settings.kubeconfig)}
+
     def ready(self) -> bool:
         """Whether the API server answers and says that the node and DNS are ready."""
         if self.supervisor() is None or not self._complete.exists() or not self.plane.ready():
@@ -123,7 +128,7 @@ class Cluster:
             found.append(ServiceStatus(name, machine.get(service["pid"]), service["starts"]))
         return found
 
-    def _start(self, archives: list[Path]) -> None:
+    def _start(self, archives: dict[str, Path]) -> None:
         settings, directory = self.settings, self.settings.directory
         say("starting etcd, the API server and containerd")
         folder.claim(directory)
@@ -154,8 +159,8 @@ class Cluster:
         )
         say("the API server answers; starting the node")
         self._wait(holder, "containerd", settings.containerd_socket.exists, log="containerd")
-        for archive in archives:
-            import_archive(settings, archive, self._node.snapshotter())
+        for image, archive in archives.items():
+            OneNode(settings).load(image, archive)
         self.plane.kubectl("apply", "--filename=-", stdin=json.dumps(addons.manifests(directory / "volumes")))
         settings.kubeconfig.touch(mode=0o600)
         settings.kubeconfig.write_text(self.plane.kubeconfig("super-admin").read_text())
@@ -237,18 +242,10 @@ class Cluster:
         network.disconnect(self.settings)
         folder.remove(self.settings.directory)
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
+    def _locked(self) -> AbstractContextManager[None]:
         """One `up` or `down` of a cluster at a time."""
         directory = self.settings.directory
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        with (directory.parent / f".{directory.name}.lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                say("waiting for another up or down of this cluster")
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+        return exclusive(directory.parent / f".{directory.name}.lock", "another up or down of this cluster")
 
 
 def require_root() -> None:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from onenode.console import ClusterError
 from onenode.process import wait_for
-from onenode.settings import Settings
+from onenode.settings import CLUSTER_DOMAIN, DNS_ADDRESS, Settings
 from onenode.tools import find
 
 
@@ -36,6 +37,18 @@ def connect(settings: Settings, pid: int) -> None:
         ["route", "add", "default", "via", settings.host_address],
     ):
         _run([*inside, *arguments])
+
+
+def inside(settings: Settings, pid: int, command: Sequence[str]) -> list[str]:
+    """The command line that runs `command` in the network of process `pid`, with the cluster's DNS."""
+    resolve = settings.directory / "resolv-inside.conf"
+    resolve.write_text(f"search svc.{CLUSTER_DOMAIN} {CLUSTER_DOMAIN}\nnameserver {DNS_ADDRESS}\noptions ndots:4\n")
+    script = 'mount --bind "$0" /etc/resolv.conf && exec "$@"'
+    # a mount namespace, so that nobody else sees that resolv.conf
+    return [
+        *(str(find("nsenter")), f"--net=/proc/{pid}/ns/net"),
+        *(str(find("unshare")), "--mount", "sh", "-c", script, str(resolve), *command),
+    ]
 
 
 def disconnect(settings: Settings) -> None:

@@ -15,9 +15,12 @@ RUNTIMES = {
 }
 
 
-def ensure(binaries: Binaries, cache: Path) -> list[Path]:
-    """Their archives, made when the binaries are newer."""
-    return [_ensure(name, runtime, binaries, cache / "images") for name, runtime in RUNTIMES.items()]
+def ensure(binaries: Binaries, cache: Path) -> dict[str, Path]:
+    """Their archives by name, made when the binaries are newer."""
+    return {
+        f"pulsecache/{name}:dev": _ensure(name, runtime, binaries, cache / "images")
+        for name, runtime in RUNTIMES.items()
+    }
 
 
 def _ensure(name: str, runtime: Runtime, binaries: Binaries, folder: Path) -> Path:
