@@ -7,7 +7,7 @@ requests at the start, permissions, and a cache file. What to write is decided e
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -60,6 +60,13 @@ ACCESS_REVIEW = Kind("authorization.k8s.io/v1", "SelfSubjectAccessReview", "self
 WORKLOADS = (DEPLOYMENT, STATEFUL_SET, DAEMON_SET)
 
 
+@dataclass(frozen=True, slots=True)
+class Listing:
+    items: list[Document]
+    version: str
+    """The resourceVersion of the whole."""
+
+
 class ApiError(Exception):
     """The API server refused, failed, or did not answer (`status` 0)."""
 
@@ -80,6 +87,10 @@ class Forbidden(ApiError):
     """RBAC or an admission plugin says no."""
 
 
+class NotTheWriter(Exception):
+    """A write was asked for by a process that does not (any more) hold the writer's role: nothing was written."""
+
+
 _BY_STATUS: Mapping[int, type[ApiError]] = {403: Forbidden, 404: NotFound, 409: Conflict}
 
 
@@ -88,27 +99,33 @@ def _plain(client: Any, data: Any) -> Any:
 
 
 class Api:
-    """Requests to one API server. Every method raises ApiError."""
+    """Requests to one API server. Every method raises ApiError; those that write raise NotTheWriter, if guarded."""
 
-    def __init__(self, client: kubernetes_client.ApiClient) -> None:
+    def __init__(self, client: kubernetes_client.ApiClient, *, may_write: Callable[[], bool] = lambda: True) -> None:
         self.client = client
         """For those who watch."""
+        self._may_write = may_write
         self._dynamic = DynamicClient(client)  # type: ignore[no-untyped-call]  # kubernetes has no types
+
+    def guarded(self, may_write: Callable[[], bool]) -> Api:
+        """The same, but each write is preceded by the question whether it may be."""
+        return Api(self.client, may_write=may_write)
 
     async def get(self, kind: Kind, name: str, namespace: str | None = None) -> Document:
         document: Document = await self._call(kind, "get", name=name, namespace=namespace)
         return document
 
-    async def list(self, kind: Kind, namespace: str | None = None, *, labels: str | None = None) -> list[Document]:
+    async def list(self, kind: Kind, namespace: str | None = None, *, labels: str | None = None) -> Listing:
         """All objects as of now, with `kind` and `apiVersion` in each (a LIST leaves them out)."""
         found: list[Document] = []
         token: str | None = None
         while True:
             page = await self._call(kind, "get", namespace=namespace, label_selector=labels, limit=500, _continue=token)
             found += ({"apiVersion": kind.api_version, "kind": kind.kind} | item for item in page.get("items") or ())
-            token = (page.get("metadata") or {}).get("continue")
+            metadata = page.get("metadata") or {}
+            token = metadata.get("continue")
             if not token:
-                return found
+                return Listing(found, str(metadata.get("resourceVersion") or ""))
 
     async def create(self, kind: Kind, document: Document) -> Document:
         namespace = (document.get("metadata") or {}).get("namespace")
@@ -187,7 +204,10 @@ class Api:
             subresources={subresource: {"name": f"{kind.plural}/{subresource}"}} if subresource else None,
         )
         target = getattr(resource, subresource) if subresource else resource
-        timeout_s = READ_TIMEOUT_S if verb == "get" else WRITE_TIMEOUT_S
+        reads = verb == "get" or kind is ACCESS_REVIEW
+        if not reads and not self._may_write():
+            raise NotTheWriter
+        timeout_s = READ_TIMEOUT_S if reads else WRITE_TIMEOUT_S
         try:
             return await getattr(target, verb)(**arguments, serializer=_plain, _request_timeout=timeout_s)
         except DynamicApiError as error:
@@ -209,8 +229,7 @@ def in_cluster() -> bool:
     return "KUBERNETES_SERVICE_HOST" in os.environ
 
 
-@asynccontextmanager
-async def connect() -> AsyncIterator[Api]:
+async def configured() -> kubernetes_client.Configuration:
     """The cluster of the pod, or outside of one that of the kubeconfig ($KUBECONFIG, ~/.kube/config)."""
     configuration = kubernetes_client.Configuration()
     if in_cluster():
@@ -219,5 +238,10 @@ async def connect() -> AsyncIterator[Api]:
     else:
         load = kubernetes_config.load_kube_config
         await load(client_configuration=configuration)
-    async with kubernetes_client.ApiClient(configuration) as client:
+    return configuration
+
+
+@asynccontextmanager
+async def connect() -> AsyncIterator[Api]:
+    async with kubernetes_client.ApiClient(await configured()) as client:
         yield Api(client)

@@ -34,7 +34,8 @@ class WorkQueue(Generic[Key]):
         self._pace_s = pace_s
         self._loop = asyncio.get_running_loop()
         self._timers: dict[Key, asyncio.TimerHandle] = {}
-        self._due: asyncio.Queue[Key] = asyncio.Queue()
+        self._due: asyncio.Queue[Key | None] = asyncio.Queue()
+        self._ended = False
         self._queued: set[Key] = set()
         self._working: set[Key] = set()
         self._missed: set[Key] = set()
@@ -62,7 +63,7 @@ class WorkQueue(Generic[Key]):
         return len(self._queued) + len(self._working)
 
     async def run(self, workers: int = 4) -> None:
-        """Works until it is cancelled, and cancels then the turns that have begun."""
+        """Works until `end`; when it is cancelled the turns that have begun are too."""
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(workers):
@@ -71,6 +72,11 @@ class WorkQueue(Generic[Key]):
             for timer in self._timers.values():
                 timer.cancel()
             self._timers.clear()
+
+    def end(self) -> None:
+        """Begins no more turns; `run` returns when those that have begun are over."""
+        self._ended = True
+        self._due.put_nowait(None)
 
     def _ripe(self, key: Key) -> None:
         del self._timers[key]
@@ -83,6 +89,9 @@ class WorkQueue(Generic[Key]):
     async def _worker(self) -> None:
         while True:
             key = await self._due.get()
+            if self._ended or key is None:
+                self._due.put_nowait(None)  # for the next worker
+                return
             self._queued.discard(key)
             self._working.add(key)
             try:

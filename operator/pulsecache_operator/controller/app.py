@@ -1,0 +1,336 @@
+"""`pulsecache-operator controller`: the parts of the controller, wired, started and stopped in order.
+
+Every replica watches everything; the one that holds the Lease also writes. A replica that takes the role over looks at
+everything at once, and each minute it looks at everything again: nothing rests on an event that may have been missed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import signal
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NoReturn
+
+from pulsecache_operator.controller.api import (
+    CACHE_POLICY,
+    CONFIG_MAP,
+    ENDPOINT_SLICE,
+    POD,
+    WEBHOOK_CONFIGURATION,
+    WORKLOADS,
+    Api,
+    ApiError,
+    Document,
+    Kind,
+    NotTheWriter,
+    connect,
+)
+from pulsecache_operator.controller.asking import PodAsker
+from pulsecache_operator.controller.cluster import Cluster, Objects
+from pulsecache_operator.controller.configmaps import SELECTOR, policy_of
+from pulsecache_operator.controller.facts import Keeper
+from pulsecache_operator.controller.metrics import Metrics
+from pulsecache_operator.controller.preflight import missing, needs
+from pulsecache_operator.controller.queue import WorkQueue
+from pulsecache_operator.controller.reconcile import Reconciler, Reports
+from pulsecache_operator.controller.redis_store import RedisStore, RedisTrouble
+from pulsecache_operator.controller.watching import PolicyWatch
+from pulsecache_operator.controller.webhook import InjectionGate, WebhookKeeper
+from pulsecache_operator.health import Check, HealthServer
+from pulsecache_operator.injector.view import NAMESPACES, SERVICES, keep_namespace, keep_service
+from pulsecache_operator.lease import Lease
+from pulsecache_operator.settings import Settings
+from pulsecache_operator.watch import Resource, Watch
+
+LOG = logging.getLogger(__name__)
+
+RESYNC_S = 60.0
+REPORTS_S = 2.0
+RETRY_S = 5.0
+GATE_S = 1.0
+STOP_S = 8.0
+"""For the turns that have begun. Less than a pod is given to end."""
+
+
+def now_s() -> float:
+    """Own clock of the process: monotonic, and running on while the machine is suspended."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class What(StrEnum):
+    POLICY = "policy"
+    NAMESPACE = "namespace"
+    WEBHOOK = "webhook"
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    what: What
+    name: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.what} {self.name}".rstrip()
+
+
+class _Stopping(Exception):
+    """Ends the task group; the controller was asked to stop."""
+
+
+async def run(settings: Settings, *, stop: asyncio.Event | None = None) -> None:
+    """Works until SIGTERM or SIGINT, or until `stop` is set.
+
+    Raises ExceptionGroup when a part ends by itself: the process is to end and be started again.
+    """
+    asked = stop or _signalled()
+    async with connect() as api:
+        controller = Controller(api, settings)
+        try:
+            await controller.run(asked)
+        finally:
+            await controller.aclose()
+
+
+class Controller:
+    def __init__(self, api: Api, settings: Settings) -> None:
+        self._settings = settings
+        self._metrics = Metrics()
+        self._lease = Lease(
+            api,
+            namespace=settings.namespace,
+            name=settings.lease,
+            identity=f"{os.environ.get('HOSTNAME') or socket.gethostname()}_{secrets.token_hex(4)}",
+            clock=now_s,
+        )
+        self._reads = api
+        self._api = api.guarded(self._lease.held)
+        self._queue: WorkQueue[Key] = WorkQueue(self._turn, failed=self._failed)
+        self._cluster = Cluster(
+            lambda key: self._add(Key(What.POLICY, key)),
+            lambda namespace: self._add(Key(What.NAMESPACE, namespace)),
+            own_namespace=settings.namespace,
+        )
+        self._slices = Objects(lambda old, new: None)
+        self._kopf = PolicyWatch(self._heard)
+        self._heard_at = now_s()
+        self._redis = RedisStore(settings.redis_url) if settings.redis_url else None
+        self._reports = Reports()
+        self._asker = PodAsker(clock=now_s)
+        self._webhook = WebhookKeeper(
+            self._api, settings, expires=lambda end: self._metrics.certificate_expiry.set(end.timestamp())
+        )
+        self._gate = InjectionGate(self._webhook, self._slices, service=settings.webhook_service, clock=now_s)
+        self._reconciler = Reconciler(
+            self._api,
+            self._cluster,
+            settings,
+            self._metrics,
+            redis=self._redis,
+            reports=self._reports,
+            asker=self._asker,
+            injection_problem=self._gate.problem,
+            clock=now_s,
+        )
+        self._watches = self._make_watches()
+        self._metrics.writer.set_function(lambda: float(self._lease.held()))
+        self._metrics.policies.set_function(lambda: float(len(self._cluster.policies)))
+        self._metrics.follow(self._watches, policies=lambda: now_s() - self._heard_at)
+        self.health_port: int | None = None
+
+    async def aclose(self) -> None:
+        await self._asker.aclose()
+        if self._redis is not None:
+            await self._redis.aclose()
+
+    async def run(self, asked: asyncio.Event) -> None:
+        health = HealthServer(
+            self._settings.health_listen.host,
+            self._settings.health_listen.port,
+            self._metrics.registry,
+            live={"kopf": self._kopf.trouble},
+            ready=self._readiness(asked),
+        )
+        async with health:
+            self.health_port = health.port
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    for watch in self._watches:
+                        tasks.create_task(watch.run(), name=f"watch {watch.resource.name}")
+                    for part in (self._listen, self._sweep, self._follow_gate, self._read_reports):
+                        tasks.create_task(part(), name=part.__name__)
+                    lease = tasks.create_task(self._lease.run(), name="lease")
+                    work = tasks.create_task(self._queue.run(), name="work queue")
+                    tasks.create_task(self._stop(asked, lease, work), name="stop")
+            except* _Stopping:
+                LOG.info("stopped")
+            finally:
+                await self._kopf.stop()
+
+    async def _stop(self, asked: asyncio.Event, lease: asyncio.Task[None], work: asyncio.Task[None]) -> NoReturn:
+        await asked.wait()
+        LOG.info("stopping: turns that have begun are ended")
+        self._queue.end()
+        await asyncio.wait({work}, timeout=STOP_S)
+        work.cancel()
+        # Only now: whoever has the role next must not meet our writes.
+        lease.cancel()
+        await asyncio.wait({lease}, timeout=STOP_S)
+        raise _Stopping
+
+    def _readiness(self, asked: asyncio.Event) -> Mapping[str, Check]:
+        def listed(watch: Watch) -> Check:
+            return lambda: None if watch.listed.is_set() else "not listed yet"
+
+        return {
+            **{watch.resource.name: listed(watch) for watch in self._watches},
+            CACHE_POLICY.plural: lambda: None if self._cluster.policies.listed else "not listed yet",
+            "running": lambda: "asked to stop" if asked.is_set() else None,
+        }
+
+    # --- looking -------------------------------------------------------------------------------------------------
+
+    def _make_watches(self) -> tuple[Watch, ...]:
+        cluster, own, keeper = self._cluster, self._settings.namespace, Keeper()
+        webhook = Objects(lambda old, new: self._add(Key(What.WEBHOOK)))
+        service = f"kubernetes.io/service-name={self._settings.webhook_service}"
+        by_name = f"metadata.name={self._settings.webhook_configuration}"
+        client = self._reads.client
+        return (
+            Watch(client, SERVICES, cluster.services, keep=keep_service),
+            Watch(client, NAMESPACES, cluster.namespaces, keep=keep_namespace),
+            Watch(client, _resource(POD), cluster.pods, keep=keeper.pod),
+            *(Watch(client, _resource(kind), cluster.workload_sink(kind), keep=keeper.workload) for kind in WORKLOADS),
+            Watch(client, _resource(ENDPOINT_SLICE, namespace=own, labels=service), self._slices),
+            Watch(client, _resource(WEBHOOK_CONFIGURATION, fields=by_name), webhook),
+        )
+
+    async def _listen(self) -> NoReturn:
+        """Hears of policies: by Kopf at once, and by a LIST of our own each minute for what Kopf has missed."""
+        told = started = False
+        while True:
+            try:
+                if not told and (denied := await missing(self._reads, needs(self._settings))):
+                    LOG.error("the controller is not allowed to do all that it does: %s", "; ".join(denied))
+                told = True
+                self._cluster.policies.replace(await self._reads.list(CACHE_POLICY))
+                self._heard_at = now_s()
+            except ApiError as error:
+                LOG.warning("CachePolicies cannot be listed: %s", error)
+            else:
+                if not started:
+                    # Kopf looks for the CRD only once: it has to be there by now.
+                    self._kopf.start()
+                    started = True
+            await asyncio.sleep(RESYNC_S if self._cluster.policies.listed else RETRY_S)
+
+    def _heard(self, kind: str | None, document: Document) -> None:
+        self._heard_at = now_s()
+        self._cluster.policies.heard(kind, document)
+
+    async def _read_reports(self) -> NoReturn:
+        """What sidecars have told Redis; where that has changed, its policy gets a turn."""
+        while True:
+            await asyncio.sleep(REPORTS_S)
+            if self._redis is None or not self._lease.held():
+                continue
+            keys = tuple(self._cluster.policies)
+            before = self._reports.read
+            try:
+                self._reports.read = await self._redis.reports(keys)
+            except RedisTrouble as error:
+                if before is not None:
+                    LOG.warning("reports of sidecars cannot be read, they are asked themselves now: %s", error)
+                self._reports.read = None
+            after = self._reports.read
+            for key in keys:
+                if (before is None) != (after is None) or (before or {}).get(key) != (after or {}).get(key):
+                    self._add(Key(What.POLICY, key))
+
+    async def _follow_gate(self) -> NoReturn:
+        """When pods get sidecars again, those who wait for it get a turn."""
+        before = self._gate.problem()
+        while True:
+            await asyncio.sleep(GATE_S)
+            if (problem := self._gate.problem()) != before:
+                before = problem
+                for key in self._cluster.policies:
+                    self._add(Key(What.POLICY, key))
+
+    # --- working -------------------------------------------------------------------------------------------------
+
+    async def _sweep(self) -> NoReturn:
+        """Gives everything a turn: each minute, and when this process has become the writer."""
+        while True:
+            if self._lease.held():
+                try:
+                    orphans = await self._reads.list(CONFIG_MAP, labels=SELECTOR)
+                except ApiError as error:
+                    LOG.warning("the ConfigMaps of policies cannot be listed: %s", error)
+                else:
+                    for found in orphans.items:
+                        if key := policy_of(found):
+                            self._add(Key(What.POLICY, key))
+                for key in self._cluster.policies:
+                    self._add(Key(What.POLICY, key))
+                    self._add(Key(What.NAMESPACE, key.partition("/")[0]))
+                self._add(Key(What.WEBHOOK))
+                self._reconciler.tidy()
+            try:
+                async with asyncio.timeout(RESYNC_S):
+                    await self._lease.changed.wait()
+            except TimeoutError:
+                continue
+            self._lease.changed.clear()
+
+    def _add(self, key: Key) -> None:
+        # Without the role there is nothing to do; who takes it over looks at everything.
+        if self._lease.held():
+            self._queue.add(key)
+
+    async def _turn(self, key: Key) -> float | None:
+        if not self._lease.held():
+            return None
+        began = time.perf_counter()
+        try:
+            match key.what:
+                case What.POLICY:
+                    again_s = await self._reconciler.policy(key.name)
+                case What.NAMESPACE:
+                    again_s = await self._reconciler.namespace(key.name)
+                case What.WEBHOOK:
+                    await self._webhook.keep()
+                    again_s = None
+        except NotTheWriter:
+            return None
+        self._metrics.reconciles.labels("ok").inc()
+        self._metrics.duration.observe(time.perf_counter() - began)
+        return again_s
+
+    def _failed(self, key: Key, error: Exception) -> None:
+        self._metrics.reconciles.labels("error").inc()
+        if isinstance(error, ApiError):
+            LOG.warning("%s: %s; it is tried again", key, error)
+        else:
+            LOG.error("%s: %s; it is tried again", key, error, exc_info=error)
+
+
+def _resource(
+    kind: Kind, *, namespace: str | None = None, labels: str | None = None, fields: str | None = None
+) -> Resource:
+    where = f"/namespaces/{namespace}" if namespace else ""
+    path = f"/{'apis' if kind.group else 'api'}/{kind.api_version}{where}/{kind.plural}"
+    return Resource(name=kind.plural, path=path, label_selector=labels, field_selector=fields)
+
+
+def _signalled() -> asyncio.Event:
+    asked = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, asked.set)
+    return asked
