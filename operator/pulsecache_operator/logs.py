@@ -36,6 +36,11 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(entry, ensure_ascii=False, default=str)
 
 
+def _news(record: logging.LogRecord) -> bool:
+    """Kopf warns at each start that it gets no signals in its thread: they are for the program."""
+    return "running not in the main thread" not in record.getMessage()
+
+
 def configure(log_format: LogFormat, *, stream: TextIO | None = None) -> None:
     """Sends every log record of the process to `stream` (stderr) from level INFO on."""
     handler = logging.StreamHandler(stream or sys.stderr)
@@ -49,4 +54,5 @@ def configure(log_format: LogFormat, *, stream: TextIO | None = None) -> None:
     root.setLevel(logging.INFO)
     # Kopf tells of each watch that it opens and each event that it hands over; its warnings are enough.
     logging.getLogger("kopf").setLevel(logging.WARNING)
+    logging.getLogger("kopf._core.reactor.running").addFilter(_news)
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)

@@ -193,6 +193,7 @@ class Api:
             return
 
     async def _call(self, kind: Kind, verb: str, *, subresource: str | None = None, **arguments: Any) -> Any:
+        part = {"kind": kind.kind, "name": f"{kind.plural}/{subresource}", "namespaced": kind.namespaced}
         resource = Resource(  # type: ignore[no-untyped-call]  # kubernetes has no types
             prefix="apis" if kind.group else "api",
             group=kind.group,
@@ -201,7 +202,7 @@ class Api:
             namespaced=kind.namespaced,
             name=kind.plural,
             client=self._dynamic,
-            subresources={subresource: {"name": f"{kind.plural}/{subresource}"}} if subresource else None,
+            subresources={subresource: part} if subresource else None,
         )
         target = getattr(resource, subresource) if subresource else resource
         reads = verb == "get" or kind is ACCESS_REVIEW
@@ -229,19 +230,19 @@ def in_cluster() -> bool:
     return "KUBERNETES_SERVICE_HOST" in os.environ
 
 
-async def configured() -> kubernetes_client.Configuration:
-    """The cluster of the pod, or outside of one that of the kubeconfig ($KUBECONFIG, ~/.kube/config)."""
+async def configured(kubeconfig: str | None = None) -> kubernetes_client.Configuration:
+    """The cluster of the pod, or outside of one that of the kubeconfig (the one named, $KUBECONFIG, ~/.kube/config)."""
     configuration = kubernetes_client.Configuration()
-    if in_cluster():
+    if kubeconfig is None and in_cluster():
         load: Any = kubernetes_config.load_incluster_config
         load(client_configuration=configuration)
     else:
         load = kubernetes_config.load_kube_config
-        await load(client_configuration=configuration)
+        await load(config_file=kubeconfig or os.environ.get("KUBECONFIG"), client_configuration=configuration)
     return configuration
 
 
 @asynccontextmanager
-async def connect() -> AsyncIterator[Api]:
-    async with kubernetes_client.ApiClient(await configured()) as client:
+async def connect(kubeconfig: str | None = None) -> AsyncIterator[Api]:
+    async with kubernetes_client.ApiClient(await configured(kubeconfig)) as client:
         yield Api(client)
