@@ -9,10 +9,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
+from pulsecache_sidecar.adapters.clock import SystemClock
 from pulsecache_sidecar.adapters.http_origin import HttpOrigin, OriginLimits
 from pulsecache_sidecar.adapters.http_server import HttpServer
 from pulsecache_sidecar.adapters.server_connection import ServerLimits
+from pulsecache_sidecar.engine.exchange import Exchange
 from pulsecache_sidecar.engine.handler import Handler
+from pulsecache_sidecar.ports import TunnelOrigin
 
 WITHIN_S = 5.0
 
@@ -214,6 +217,25 @@ async def listening(handler: Handler, limits: ServerLimits | None = None) -> Asy
 
 def origin_of(scripted: ScriptedOrigin, limits: OriginLimits | None = None) -> HttpOrigin:
     return HttpOrigin("127.0.0.1", scripted.port, limits=limits)
+
+
+class Ignored:
+    """An Observer that nobody asks."""
+
+    def request(self, policy: str, rule: str, outcome: str, bound_s: float | None) -> None:
+        return None
+
+    def origin(self, policy: str, duration_s: float) -> None:
+        return None
+
+    def hub_call(self, result: str) -> None:
+        return None
+
+
+def without_policy(origin: TunnelOrigin, *, tunnels: bool = True) -> Exchange:
+    return Exchange(
+        origin, lambda: None, clock=SystemClock(), observer=Ignored(), policy="shop/products", tunnels=tunnels
+    )
 
 
 async def until(condition: Callable[[], bool], what: str, within_s: float = WITHIN_S) -> None:

@@ -10,8 +10,7 @@ import pytest
 
 from pulsecache_sidecar.adapters.http_origin import HttpOrigin
 from pulsecache_sidecar.adapters.server_connection import ServerLimits
-from pulsecache_sidecar.engine.exchange import Exchange
-from wire import Listening, Received, Script, ScriptedOrigin, listening, origin_of, plain
+from wire import Listening, Received, Script, ScriptedOrigin, listening, origin_of, plain, without_policy
 
 
 @asynccontextmanager
@@ -20,7 +19,7 @@ async def through(
 ) -> AsyncIterator[tuple[Listening, ScriptedOrigin]]:
     async with ScriptedOrigin(script).running() as origin:
         http_origin = origin_of(origin)
-        async with listening(Exchange(http_origin, tunnels=tunnels), limits) as front:
+        async with listening(without_policy(http_origin, tunnels=tunnels), limits) as front:
             try:
                 yield front, origin
             finally:
@@ -196,7 +195,7 @@ async def test_an_unknown_method_and_an_odd_status_pass() -> None:
 
 async def test_an_origin_that_is_not_there_is_502_with_a_reason() -> None:
     origin = HttpOrigin("127.0.0.1", 1)
-    async with listening(Exchange(origin)) as front:
+    async with listening(without_policy(origin)) as front:
         answer = await (await front.client()).get("/")
     assert answer.status == 502
     assert answer["content-type"] == "application/problem+json"
@@ -309,7 +308,7 @@ async def test_an_answer_before_the_whole_request_reaches_the_client() -> None:
 
     async with ScriptedOrigin(raw=raw).running() as origin:
         http_origin = origin_of(origin)
-        async with listening(Exchange(http_origin)) as front:
+        async with listening(without_policy(http_origin)) as front:
             client = await front.client()
             client.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\nabc")
             answer = await client.answer()
@@ -334,7 +333,7 @@ async def test_a_client_that_leaves_ends_the_exchange_at_the_origin() -> None:
 
     async with ScriptedOrigin(raw=raw).running() as origin:
         http_origin = origin_of(origin)
-        async with listening(Exchange(http_origin)) as front:
+        async with listening(without_policy(http_origin)) as front:
             client = await front.client()
             client.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
             await asyncio.wait_for(asked.wait(), 5)
@@ -433,7 +432,7 @@ async def echo_back(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) 
 async def test_bytes_that_are_not_http_1_pass_untouched(first: bytes) -> None:
     async with ScriptedOrigin(raw=echo_back).running() as origin:
         http_origin = origin_of(origin)
-        async with listening(Exchange(http_origin)) as front:
+        async with listening(without_policy(http_origin)) as front:
             client = await front.client()
             client.write(first[:1])
             await client.writer.drain()
@@ -446,7 +445,7 @@ async def test_bytes_that_are_not_http_1_pass_untouched(first: bytes) -> None:
 async def test_a_megabyte_passes_a_tunnel_both_ways() -> None:
     async with ScriptedOrigin(raw=echo_back).running() as origin:
         http_origin = origin_of(origin)
-        async with listening(Exchange(http_origin)) as front:
+        async with listening(without_policy(http_origin)) as front:
             client = await front.client()
             sent = b"\x16" + bytes(range(256)) * 40_000
             client.write(sent)
@@ -484,7 +483,7 @@ async def test_an_agreed_upgrade_becomes_a_tunnel(request_head: bytes, agreed: b
 
     async with ScriptedOrigin(raw=raw).running() as origin:
         http_origin = origin_of(origin)
-        async with listening(Exchange(http_origin)) as front:
+        async with listening(without_policy(http_origin)) as front:
             client = await front.client()
             client.write(request_head + b"early;")
             line, fields = await client.head()

@@ -91,7 +91,8 @@ class ServerConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = http_flow.transport_of(transport)
         peer = self.transport.get_extra_info("peername")
-        self._peer = peer[0] if isinstance(peer, tuple) else ""
+        # A socket for both families shows IPv4 clients as ::ffff:a.b.c.d.
+        self._peer = peer[0].removeprefix("::ffff:") if isinstance(peer, tuple) else ""
         self._opened(self)
         self._expect(self._limits.head_s)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pulsecache_sidecar.core.http.hops import end_to_end, forwarded
-from pulsecache_sidecar.core.http.message import Fields, RequestHead, ResponseHead
+from pulsecache_sidecar.core.http.message import Fields, RequestHead, ResponseHead, without
 from pulsecache_sidecar.engine.handler import Reply, problem
 from pulsecache_sidecar.errors import OriginError, OriginTimeout
 from pulsecache_sidecar.ports import OriginResponse
@@ -20,7 +20,8 @@ streams events through the sidecar is not to notice it."""
 
 def outbound(request: RequestHead) -> RequestHead:
     """The request as it goes to the origin."""
-    return replace(request, fields=forwarded(end_to_end(request.fields), request.peer))
+    # Expect was for the listener, which answers 100 as soon as the body is wanted.
+    return replace(request, fields=forwarded(without(end_to_end(request.fields), b"expect"), request.peer))
 
 
 def inbound(head: ResponseHead) -> ResponseHead:
