@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pulsecache_sidecar.adapters.memory_journal import MemoryJournal
 from pulsecache_sidecar.core.backoff import Backoff
 from pulsecache_sidecar.core.http.message import ResponseHead
-from pulsecache_sidecar.engine.flusher import FlushOptions, Target
+from pulsecache_sidecar.engine.flusher import FlushOptions
 from pulsecache_sidecar.engine.write_behind import WriteBehind
 from pulsecache_sidecar.errors import JournalError, OriginBadResponse, OriginError, OriginTimeout, OriginUnreachable
 from pulsecache_sidecar.ports import Body, DeadLetter, Journal, PendingWrite
@@ -24,10 +24,10 @@ from write_behind_world import (
     Answer,
     Arrival,
     RecordedCoherence,
-    RecordedWrite,
     Response,
     ScriptedOrigin,
     World,
+    a_policy,
     put,
     until_empty,
 )
@@ -181,7 +181,7 @@ async def test_a_defect_in_an_adapter_loses_no_write(caplog: pytest.LogCaptureFi
     await put(write_behind, b"1")
     await until_empty(write_behind)
     assert len(world.origin.arrivals) == 3
-    assert world.coherence.events() == ["sent", "unknown", "sent", "unknown", "sent", "took effect"]
+    assert world.coherence.events() == ["unknown", "unknown", "took effect"]
     await write_behind.stop()
 
 
@@ -334,7 +334,7 @@ def test_each_attempt_is_an_open_write_with_its_own_outcome(answer: Answer, told
         write_behind = await started(world)
         await put(write_behind, b"x")
         await asyncio.sleep(0.5)
-        assert world.coherence.events() == ["sent", told]
+        assert world.coherence.events() == [told]
         assert world.coherence.opened[0].tags == ("products", "/products/1")
         await write_behind.stop()
 
@@ -349,7 +349,68 @@ async def test_an_announcement_that_breaks_does_not_send_the_write_again(caplog:
     await put(write_behind, b"x")
     await until_empty(write_behind)
     assert len(world.origin.arrivals) == 1
-    assert world.coherence.events() == ["sent", "unknown"]
+    assert world.coherence.events() == ["unknown"]
+    await write_behind.stop()
+
+
+@virtual_time
+async def test_what_the_response_names_has_changed_too() -> None:
+    fields = (
+        (b"location", b"/products/7%41?x=1"),
+        (b"content-location", b"http://shop/other"),
+        (b"location", b"http://elsewhere/x"),
+        (b"location", b"/a//b"),
+    )
+    world = World(origin=ScriptedOrigin(lambda a: (201, fields)))
+    write_behind = await started(world)
+    await put(write_behind, b"x")
+    await until_empty(write_behind)
+    assert set(world.coherence.opened[0].also) == {"/products/7A", "/other", "*"}
+    await write_behind.stop()
+
+
+@virtual_time
+async def test_after_its_policy_was_deleted_an_acknowledged_write_is_sent_all_the_same() -> None:
+    world = World(origin=ScriptedOrigin(lambda a: UNREACHABLE))
+    write_behind = await started(world)
+    await put(write_behind, b"x")
+    await asyncio.sleep(1)
+    world.policy = None
+    opened = len(world.coherence.opened)
+    answers: list[Answer] = [500, OriginTimeout("lost", request_sent=True), 404]
+    world.origin.script = lambda a: answers.pop(0)
+    await until_empty(write_behind)
+    assert len(await write_behind.dead_letters()) == 1
+    await put(write_behind, b"y")
+    world.origin.script = lambda a: 200
+    await until_empty(write_behind)
+    assert len(world.coherence.opened) == opened
+    await write_behind.stop()
+
+
+@virtual_time
+async def test_the_origins_limit_of_requests_at_a_time_holds_for_pending_writes_too() -> None:
+    world = World(origin=ScriptedOrigin(latency_s=0.1), policy=a_policy(max_concurrency=3))
+    write_behind = await started(world)
+    for number in range(30):
+        await put(write_behind, b"x", key=f"/{number}")
+    assert await write_behind.drain(60.0) == 0
+    assert world.origin.most_in_flight == 3
+    await write_behind.stop()
+
+
+@virtual_time
+async def test_a_write_that_gets_no_turn_waits_and_opens_nothing() -> None:
+    world = World(policy=a_policy(max_concurrency=1))
+    world.origin.hold = asyncio.Event()
+    write_behind = await started(world)
+    await put(write_behind, b"x", key="/a")
+    await put(write_behind, b"x", key="/b")
+    await asyncio.sleep(6.0)
+    assert len(world.coherence.opened) == 1
+    assert write_behind.counts()[POLICY].waits_for == "overloaded"
+    world.origin.hold.set()
+    await until_empty(write_behind, "/a", "/b")
     await write_behind.stop()
 
 
@@ -455,7 +516,7 @@ def test_a_body_that_does_not_come_changes_nothing(trouble: str) -> None:
         await put(write_behind, b"x")
         await until_empty(write_behind)
         assert response.aborted
-        assert world.coherence.events() == ["sent", "took effect"]
+        assert world.coherence.events() == ["took effect"]
         assert len(world.origin.arrivals) == 1
         await write_behind.stop()
 
@@ -604,7 +665,7 @@ def test_under_any_schedule_every_write_arrives_in_order_with_its_own_key(
         world.origin.script = lambda arrival: 200
         assert await write_behind.drain(60.0) == 0
         check(accepted, world.origin.arrivals, [letter.write.id for letter in await write_behind.dead_letters(0, 1000)])
-        assert all(write.events[-1] != "sent" for write in world.coherence.opened)
+        assert all(len(write.events) == 1 for write in world.coherence.opened), "exactly one end for each attempt"
         await write_behind.stop()
 
     scenario()
@@ -622,8 +683,3 @@ def check(accepted: Sequence[PendingWrite], arrivals: Sequence[Arrival], dead: S
         assert set(ids) == {write.id for write in wanted}
     assert all(arrival.body == by_key[arrival.key].body for arrival in arrivals)
     assert set(dead) <= {write.id for write in accepted}
-
-
-def test_the_recording_world_fits_the_ports() -> None:
-    target = Target(ScriptedOrigin(), RecordedCoherence(), 1.0)
-    assert isinstance(target.coherence.open_write((), 0.0), RecordedWrite)

@@ -21,9 +21,11 @@ from pulsecache_sidecar.adapters.http_origin import HttpOrigin
 from pulsecache_sidecar.adapters.journal_file import JournalFile
 from pulsecache_sidecar.adapters.sqlite_journal import SqliteJournal
 from pulsecache_sidecar.core.backoff import Backoff
-from pulsecache_sidecar.engine.flusher import FlushOptions, Target
+from pulsecache_sidecar.engine.delivery import Target
+from pulsecache_sidecar.engine.flusher import FlushOptions
+from pulsecache_sidecar.engine.upstream import Upstream
 from pulsecache_sidecar.engine.write_behind import WriteBehind
-from write_behind_world import RecordedCoherence, put
+from write_behind_world import RecordedCoherence, Unobserved, a_policy, put
 
 
 def arm(point: str, number: int) -> None:
@@ -55,11 +57,12 @@ def arm(point: str, number: int) -> None:
 
 async def main(folder: Path, port: int, life: int, count: int, keys: int, callers: int) -> None:
     origin = HttpOrigin("127.0.0.1", port)
+    upstream = Upstream(origin, SystemClock(), Unobserved())
     journal = await SqliteJournal.open(folder)
     quick = Backoff(base_s=0.005, cap_s=0.05)
     write_behind = WriteBehind(
         journal,
-        lambda policy: Target(origin, RecordedCoherence(), 5.0),
+        lambda policy: Target.of(upstream, a_policy(), RecordedCoherence()),
         SystemClock(),
         options=FlushOptions(lane=quick, gate=quick),
     )

@@ -7,13 +7,16 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 
 import writes
+from pulsecache_policy.model import CachePolicy, Match, TargetRef, WriteRule, WriteStrategy
 from pulsecache_policy.model import Journal as JournalSpec
-from pulsecache_policy.model import Match, WriteRule, WriteStrategy
+from pulsecache_policy.model import Origin as OriginSpec
 from pulsecache_policy.model import WriteBehind as WriteBehindSpec
 from pulsecache_sidecar.core.http.message import Fields, RequestHead, ResponseHead, first
-from pulsecache_sidecar.engine.flusher import Target
+from pulsecache_sidecar.engine.delivery import Target
+from pulsecache_sidecar.engine.upstream import Upstream
 from pulsecache_sidecar.engine.write_behind import WriteBehind
 from pulsecache_sidecar.ports import Body, Clock, PendingWrite
+from virtual_time import VirtualClock
 
 POLICY = "shop/products"
 
@@ -33,10 +36,12 @@ class Response:
     chunks: Sequence[bytes] = ()
     aborted: bool = False
     read: bool = False
+    _body: Body | None = None
 
     @property
     def body(self) -> Body:
-        return self._chunks()
+        self._body = self._body or self._chunks()
+        return self._body
 
     async def _chunks(self) -> AsyncIterator[bytes]:
         for chunk in self.chunks:
@@ -109,37 +114,61 @@ class ScriptedOrigin:
 
 @dataclass
 class RecordedWrite:
-    tags: Sequence[str]
+    tags: tuple[str, ...]
     events: list[str]
     fails: bool = False
-
-    def sent(self, now: float) -> None:
-        self.events.append("sent")
+    announcing: Callable[[], None] = lambda: None
+    also: tuple[str, ...] = ()
 
     def refused(self) -> None:
         self.events.append("refused")
 
-    async def took_effect(self, extra_tags: Sequence[str] = ()) -> None:
+    async def took_effect(self, extra_tags: tuple[str, ...] = ()) -> None:
+        self.announcing()
         if self.fails:
             raise RuntimeError("the announcement broke")
         self.events.append("took effect")
+        self.also = extra_tags
 
-    def unknown(self, now: float, extra_tags: Sequence[str] = ()) -> None:
+    def unknown(self, now: float, extra_tags: tuple[str, ...] = ()) -> None:
         self.events.append("unknown")
+        self.also = extra_tags
 
 
 @dataclass
 class RecordedCoherence:
     opened: list[RecordedWrite] = field(default_factory=list)
     fails: bool = False
+    announcing: Callable[[], None] = lambda: None
 
-    def open_write(self, tags: Sequence[str], now: float) -> RecordedWrite:
-        write = RecordedWrite(tags, [], self.fails)
+    def open_write(self, tags: tuple[str, ...], now: float) -> RecordedWrite:
+        write = RecordedWrite(tags, [], self.fails, self.announcing)
         self.opened.append(write)
         return write
 
     def events(self) -> list[str]:
         return [event for write in self.opened for event in write.events]
+
+
+class Unobserved:
+    def request(self, policy: str, rule: str, outcome: str, bound_s: float | None) -> None:
+        return None
+
+    def origin(self, policy: str, duration_s: float) -> None:
+        return None
+
+    def hub_call(self, result: str) -> None:
+        return None
+
+
+def a_policy(max_concurrency: int = 100) -> CachePolicy:
+    return CachePolicy(
+        name="products",
+        namespace="shop",
+        placement=TargetRef(name="products"),
+        dataset="shop/products",
+        origin=OriginSpec(timeout_s=5.0, max_concurrency=max_concurrency),
+    )
 
 
 @dataclass
@@ -148,9 +177,15 @@ class World:
     coherence: RecordedCoherence = field(default_factory=RecordedCoherence)
     known: bool = True
     """Whether the policy has a bind."""
+    policy: CachePolicy | None = field(default_factory=lambda: a_policy())
+    _upstreams: dict[str, Upstream] = field(default_factory=dict)
 
     def targets(self, policy: str) -> Target | None:
-        return Target(self.origin, self.coherence, 5.0) if self.known else None
+        if not self.known:
+            return None
+        upstream = self._upstreams.setdefault(policy, Upstream(self.origin, VirtualClock(), Unobserved()))
+        upstream.origin = self.origin
+        return Target.of(upstream, self.policy, self.coherence if self.policy is not None else None)
 
 
 async def put(

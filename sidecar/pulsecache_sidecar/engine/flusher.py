@@ -3,7 +3,8 @@
 A lane (one order key) is ready, in flight, or resting after a failure of its own. A channel (one policy) has a gate: an
 origin that is away or overloaded closes it, and when it opens again one write goes as a probe before the others follow.
 So a write that the origin cannot digest holds up nobody else, and an origin that is down is not stormed by every key.
-What is pending is `backlog`'s, what an outcome means is `core.retry`'s, what a change means to readers is coherence's.
+What is pending is `backlog`'s, one attempt is `delivery`'s, what its outcome means
+is `core.retry`'s.
 """
 
 from __future__ import annotations
@@ -11,16 +12,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple, Protocol, assert_never
+from typing import assert_never
 
 from pulsecache_sidecar.core.backoff import Backoff
-from pulsecache_sidecar.core.http.message import ResponseHead, first
-from pulsecache_sidecar.core.retry import Done, Effect, Refused, Retry, Scope, Verdict, after_error, after_response
+from pulsecache_sidecar.core.retry import Done, Effect, Refused, Retry, Scope, Verdict
 from pulsecache_sidecar.engine.backlog import Backlog, Lane, Ticket
-from pulsecache_sidecar.errors import JournalError, OriginError
-from pulsecache_sidecar.ports import Clock, DeadLetter, Journal, Observer, Origin, OriginResponse, PendingWrite
+from pulsecache_sidecar.engine.delivery import Target, attempt
+from pulsecache_sidecar.errors import JournalError
+from pulsecache_sidecar.ports import Clock, DeadLetter, Journal, PendingWrite
 
 logger = logging.getLogger(__name__)
 
@@ -28,34 +29,6 @@ STILL_RUNNING_S = 60.0
 """For so long after an attempt of unknown outcome a 409 may mean "I am still at it"."""
 _AWAY = 3
 """Failures in a row after which it is worth a line in the log."""
-_DETAIL_BYTES = 2048
-_DETAIL_CHARACTERS = 500
-_BODY_BYTES = 64 * 1024
-"""A longer body of a response is not worth reading just to keep the connection."""
-
-
-class OpenWrite(Protocol):
-    """A write that may change the dataset until its outcome is told by one of the last three."""
-
-    def sent(self, now: float) -> None: ...
-
-    def refused(self) -> None: ...
-
-    async def took_effect(self, extra_tags: Sequence[str] = ()) -> object: ...
-
-    def unknown(self, now: float, extra_tags: Sequence[str] = ()) -> None: ...
-
-
-class Coherence(Protocol):
-    def open_write(self, tags: Sequence[str], now: float) -> OpenWrite: ...
-
-
-class Target(NamedTuple):
-    """Where the writes of a policy go, as of now."""
-
-    origin: Origin
-    coherence: Coherence
-    timeout_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +67,6 @@ class Flusher:
         *,
         chance: Callable[[], float],
         left: Callable[[Ticket, DeadLetter | None], None],
-        observer: Observer | None = None,
         options: FlushOptions | None = None,
     ) -> None:
         self._journal = journal
@@ -103,7 +75,6 @@ class Flusher:
         self._clock = clock
         self._chance = chance
         self._left = left
-        self._observer = observer
         self._options = options or FlushOptions()
         self._channels: dict[str, _Channel] = {}
         self._resting: dict[Lane, asyncio.TimerHandle] = {}
@@ -241,7 +212,7 @@ class Flusher:
         write = ticket.write or await self._fetch(ticket)
         if write is None:
             return Retry("journal", Scope.WRITE, Effect.NONE)
-        verdict, detail = await self._attempt(ticket, write, target)
+        verdict, detail = await attempt(write, target, self._clock, unknown_until=ticket.unknown_until)
         match verdict:
             case Done():
                 await self._record(lambda: self._journal.done(ticket.id))
@@ -280,51 +251,6 @@ class Flusher:
             return None
         return found[0]
 
-    async def _attempt(self, ticket: Ticket, write: PendingWrite, target: Target) -> tuple[Verdict, str]:
-        started = self._clock.now()
-        opened = target.coherence.open_write(write.tags, started)
-        verdict: Verdict
-        try:
-            opened.sent(started)
-            body = _once(write.body) if write.body else None
-            response = await target.origin.send(write.request, body, timeout_s=target.timeout_s)
-        except OriginError as error:
-            verdict = after_error(error)
-            await self._tell(opened, verdict.effect)
-            return verdict, str(error)
-        except BaseException:
-            opened.unknown(self._clock.now())
-            raise
-        if self._observer is not None:
-            self._observer.origin(write.policy, self._clock.now() - started)
-        verdict = after_response(response.head, self._clock.wall(), may_be_running=started < ticket.unknown_until)
-        # The change is told of before the body is read: the body may take its time, readers should not wait for it.
-        try:
-            await self._tell(opened, verdict.effect)
-        except asyncio.CancelledError:
-            response.abort()
-            raise
-        detail = _detail(response.head, await _read(response, target.timeout_s))
-        if started < ticket.unknown_until:
-            detail += " (an earlier attempt had no answer and may have taken effect)"
-        return verdict, detail
-
-    async def _tell(self, opened: OpenWrite, effect: Effect) -> None:
-        match effect:
-            case Effect.NONE:
-                opened.refused()
-            case Effect.UNKNOWN:
-                opened.unknown(self._clock.now())
-            case Effect.TOOK:
-                try:
-                    await opened.took_effect()
-                except Exception:
-                    # The origin has the write, whatever became of the announcement: it must not be sent again for that.
-                    logger.exception("a change that took effect could not be announced")
-                    opened.unknown(self._clock.now())
-            case _:
-                assert_never(effect)
-
     async def _record(self, step: Callable[[], Awaitable[None]]) -> None:
         """Makes the end of a write durable before the next of its lane is sent: else a restart could send it again
         after that one. A full disk is waited for. A broken journal is not: what it has is sent again after the restart,
@@ -344,33 +270,3 @@ class Flusher:
     def _leave(self, ticket: Ticket, letter: DeadLetter | None) -> None:
         self._backlog.remove(ticket)
         self._left(ticket, letter)
-
-
-async def _once(body: bytes) -> AsyncIterator[bytes]:
-    yield body
-
-
-async def _read(response: OriginResponse, timeout_s: float) -> bytes:
-    """The first bytes of the body, read to its end if that comes soon: then the connection serves again."""
-    kept, size = bytearray(), 0
-    try:
-        async with asyncio.timeout(timeout_s):
-            async for chunk in response.body:
-                kept += chunk[: _DETAIL_BYTES - len(kept)]
-                size += len(chunk)
-                if size > _BODY_BYTES:
-                    response.abort()
-                    break
-    except (OriginError, TimeoutError):
-        response.abort()  # the head said everything that matters
-    except BaseException:
-        response.abort()
-        raise
-    return bytes(kept)
-
-
-def _detail(head: ResponseHead, body: bytes) -> str:
-    kind = (first(head.fields, b"content-type") or b"").lower()
-    readable = kind.startswith(b"text/") or b"json" in kind or b"xml" in kind
-    text = " ".join(body.decode("utf-8", "replace").split())[:_DETAIL_CHARACTERS] if readable else ""
-    return f"HTTP {head.status}" + (f": {text}" if text else "")

@@ -18,9 +18,10 @@ from dataclasses import dataclass, replace
 from pulsecache_policy.model import WriteRule
 from pulsecache_sidecar.core.http.message import Fields, RequestHead, first, without
 from pulsecache_sidecar.engine.backlog import Backlog, Ticket, held_bytes
-from pulsecache_sidecar.engine.flusher import STILL_RUNNING_S, Flusher, FlushOptions, Target
+from pulsecache_sidecar.engine.delivery import Target
+from pulsecache_sidecar.engine.flusher import STILL_RUNNING_S, Flusher, FlushOptions
 from pulsecache_sidecar.errors import JournalFull
-from pulsecache_sidecar.ports import Clock, DeadLetter, Journal, Observer, PendingWrite
+from pulsecache_sidecar.ports import Clock, DeadLetter, Journal, PendingWrite
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +48,6 @@ class WriteBehind:
         targets: Callable[[str], Target | None],
         clock: Clock,
         *,
-        observer: Observer | None = None,
         options: FlushOptions | None = None,
         held_max_bytes: int = 32 * 1024 * 1024,
         chance: Callable[[], float] = random.random,
@@ -62,7 +62,6 @@ class WriteBehind:
             clock,
             chance=chance,
             left=self._on_left,
-            observer=observer,
             options=options,
         )
         self._appending: set[asyncio.Task[PendingWrite]] = set()
