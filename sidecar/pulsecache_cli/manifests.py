@@ -43,8 +43,8 @@ class Document:
 
 def documents(text: str) -> Iterator[Document]:
     """The documents of a file, without empty ones. Raises BadYaml; what came before is good."""
-    loader = _Loader(text)
     try:
+        loader = _Loader(text)
         while loader.check_node():
             node = loader.get_node()
             value = None if node is None else loader.construct_document(node)
@@ -55,9 +55,7 @@ def documents(text: str) -> Iterator[Document]:
         reason = ", ".join(part for part in (error.context, error.problem) if part)
         raise BadYaml(mark.line + 1 if mark else 1, f"is no YAML: {reason}") from error
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise BadYaml(1, f"is no YAML: {error or type(error).__name__}") from error
-    finally:
-        loader.dispose()
+        raise BadYaml(1, f"is no YAML: {' '.join(str(error).split()) or type(error).__name__}") from error
 
 
 class _Loader(yaml.SafeLoader):

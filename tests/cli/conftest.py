@@ -1,0 +1,1 @@
+from apiserver import apiserver as apiserver
