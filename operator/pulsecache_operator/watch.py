@@ -2,7 +2,7 @@
 
 Every LIST hands over the whole set, so that what was deleted in a gap is gone; in between come single changes. The
 watch survives server time-outs, bookmarks, lost history (410: list again), restarts and silence of the API server (a
-connection without event or bookmark for `Timing.silence_s` is given up), with back-off and jitter. What the objects
+connection without event or bookmark for `Timing.silence_s` is made anew), with back-off and jitter. What the objects
 mean, and what to keep of them, is up to the sink.
 """
 
@@ -51,7 +51,8 @@ class Timing:
     watch_s: float = 300.0
     """After which the server is asked to end a watch; each one varies by a fifth."""
     silence_s: float = 100.0
-    """API servers send a bookmark about each minute: a connection that is silent for longer is dead."""
+    """API servers send a bookmark about each minute in which something of the kind has changed: after a longer silence
+    the watch is made anew."""
     backoff_first_s: float = 0.5
     backoff_max_s: float = 30.0
     short_s: float = 5.0
@@ -111,20 +112,17 @@ class Watch:
         self._last_event = clock()
 
     def last_event_age_s(self) -> float:
-        """Since the API server was last heard of (a LIST, an event, a bookmark)."""
+        """Since the API server was last heard of (a LIST, a watch that it opened, an event, a bookmark)."""
         return self._clock() - self._last_event
 
     async def run(self) -> NoReturn:
         """Lists and watches until cancelled."""
         while True:
             retry_after_s = 0.0
-            started = self._clock()
             try:
                 if self._version is None:
                     await self._list()
                 await self._watch()
-                if self._clock() - started < self._timing.short_s and self._last_event < started:
-                    self._failures += 1
             except _TROUBLE as error:
                 self._failures += 1
                 gone = isinstance(error, _Refused) and error.status == 410
@@ -181,12 +179,32 @@ class Watch:
         }
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=timing.connect_s, sock_read=timing.silence_s)
         async with self._get(query, "PartialObjectMetadata", timeout) as response:
-            rest = b""
+            opened = self._clock()
+            self._heard(None)
+            lasted = eventful = False
+            try:
+                eventful = await self._events(response)
+            finally:
+                if lasted := self._clock() - opened >= timing.short_s:
+                    self._failures = 0
+            if not (lasted or eventful):
+                self._failures += 1
+
+    async def _events(self, response: aiohttp.ClientResponse) -> bool:
+        """Until the server ends them; whether there was one."""
+        rest, eventful = b"", False
+        try:
             async for chunk in response.content.iter_any():
                 *lines, rest = (rest + chunk).split(b"\n")
                 for line in lines:
                     if line.strip():
                         self._event(_object(line))
+                        eventful = True
+        except aiohttp.SocketTimeoutError:
+            # The connection is dead, or nothing of the kind changes, and then there are no bookmarks either. Nobody can
+            # tell the two apart; a new watch costs little, and starts without delay.
+            log.debug("the watch of %s was silent for %g s", self.resource.name, self._timing.silence_s)
+        return eventful
 
     def _event(self, event: dict[str, Any]) -> None:
         kind, item = event.get("type"), _dict(event.get("object"))

@@ -1,0 +1,3 @@
+from __future__ import annotations
+
+from apiserver import apiserver as apiserver
