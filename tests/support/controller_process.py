@@ -18,8 +18,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import aiohttp
+import yaml
 
 from apiserver import ApiServer, kubectl
+from controller_view import SIDECAR, pod_document
+from helm import NAMESPACE, Helm
 from pulsecache_operator.controller.api import (
     CACHE_POLICY,
     CONFIG_MAP,
@@ -34,6 +37,9 @@ from pulsecache_operator.controller.api import (
     connect,
 )
 from pulsecache_operator.controller.facts import ROLLOUT_ANNOTATION
+from pulsecache_operator.inject import inject
+from pulsecache_operator.selection import Inject, plan_for
+from pulsecache_policy.parse import parse_policy
 
 Document = dict[str, Any]
 T = TypeVar("T")
@@ -119,7 +125,7 @@ class ControllerProcess:
 
 @contextmanager
 def controller(
-    server: ApiServer | None, folder: Path, *, name: str = "controller", kubeconfig: Path | None = None, **settings: str
+    kubeconfig: Path, folder: Path, *, name: str = "controller", **settings: str
 ) -> Iterator[ControllerProcess]:
     """A controller as it runs in a pod, but for where it finds the API server."""
     log = folder / f"{name}.log"
@@ -127,8 +133,8 @@ def controller(
         "PATH": os.environ["PATH"],
         "HOME": str(folder),
         "HOSTNAME": name,
-        "KUBECONFIG": str(kubeconfig or (server.kubeconfig if server else "")),
-        "PULSECACHE_NAMESPACE": "pulsecache",
+        "KUBECONFIG": str(kubeconfig),
+        "PULSECACHE_NAMESPACE": NAMESPACE,
         "PULSECACHE_SIDECAR_IMAGE": "example/sidecar:1",
         "PULSECACHE_HEALTH_LISTEN": "127.0.0.1:0",
     } | {f"PULSECACHE_{key.upper()}": value for key, value in settings.items()}
@@ -153,8 +159,33 @@ async def administrator(server: ApiServer) -> AsyncIterator[Api]:
     established = kubectl(server, "wait", "--for=condition=Established", "--timeout=20s", "-f", str(CRD))
     assert established.returncode == 0, established.stderr
     async with connect(str(server.kubeconfig)) as api:
-        await _exists(server, "pulsecache")
+        await _exists(server, NAMESPACE)
         yield api
+
+
+def service_account(server: ApiServer, helm: Helm, folder: Path, *, host: str | None = None) -> Path:
+    """A kubeconfig of the controller's ServiceAccount, which may do what the chart's roles allow and nothing else.
+
+    `host`: another address of the API server, as `https://127.0.0.1:1234`.
+    """
+    wanted = ("ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding")
+    documents = [d for d in helm.render() if d["kind"] in wanted and d["metadata"]["name"] == "pulsecache-controller"]
+    assert {d["kind"] for d in documents} == set(wanted)
+    applied = kubectl(server, "apply", "-f", "-", stdin=yaml.safe_dump_all(documents))
+    assert applied.returncode == 0, applied.stderr
+    token = kubectl(server, "-n", NAMESPACE, "create", "token", "pulsecache-controller", "--duration=1h")
+    assert token.returncode == 0, token.stderr
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "c", "cluster": {"server": host or server.url, "certificate-authority": str(server.ca)}}],
+        "users": [{"name": "u", "user": {"token": token.stdout.strip()}}],
+        "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+        "current-context": "x",
+    }
+    file = folder / f"kubeconfig-{'proxied' if host else 'direct'}"
+    file.write_text(yaml.safe_dump(config), encoding="utf-8")
+    return file
 
 
 async def _exists(server: ApiServer, namespace: str) -> None:
@@ -210,6 +241,17 @@ class Shop:
         spec = {"replicas": replicas, "selector": {"matchLabels": labels}, "template": template}
         return await self.put(DEPLOYMENT, {"metadata": {"name": name}, "spec": spec})
 
+    async def products_pod(self, name: str, *, sidecar: bool, mark: str | None = None, **more: Any) -> Document:
+        """A pod of the Deployment, with the sidecar that the policies of the namespace ask for, or without."""
+        pod = pod_document(name, mark=mark)
+        if sidecar:
+            policies = [parse_policy(found) for found in (await self.api.list(CACHE_POLICY, self.namespace)).items]
+            services = (await self.api.list(SERVICE, self.namespace)).items
+            decision = plan_for(pod, {"metadata": {"name": self.namespace}}, policies, services)
+            assert isinstance(decision, Inject), decision
+            pod = inject(pod, decision.plan, SIDECAR)
+        return await self.pod(pod, **more)
+
     async def pod(self, document: Document, *, address: str = "10.0.0.1", phase: str = "Running") -> Document:
         """The pod, with the status that a kubelet would give it."""
         metadata = {k: v for k, v in document["metadata"].items() if k not in ("uid", "namespace")}
@@ -253,7 +295,7 @@ async def webhook(api: Api, *, name: str = "apulsecache-injector") -> Document:
     """A webhook configuration as the chart makes it, which no pod of a test meets."""
     hook = {
         "name": "inject.pulsecache.dev",
-        "clientConfig": {"service": {"name": "pulsecache-injector", "namespace": "pulsecache", "path": "/inject"}},
+        "clientConfig": {"service": {"name": "pulsecache-injector", "namespace": NAMESPACE, "path": "/inject"}},
         "rules": [{"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"]}],
         "objectSelector": {"matchLabels": {"no": "pod"}},
         "failurePolicy": "Ignore",
@@ -272,7 +314,7 @@ async def injector(api: Api, *, ready: bool = True) -> Document:
     document = {
         "metadata": {
             "name": "pulsecache-injector-1",
-            "namespace": "pulsecache",
+            "namespace": NAMESPACE,
             "labels": {"kubernetes.io/service-name": "pulsecache-injector"},
         },
         "addressType": "IPv4",

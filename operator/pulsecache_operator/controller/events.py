@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from pulsecache_operator.controller.api import CACHE_POLICY, EVENT, Api, ApiError, Conflict, Document
+from pulsecache_operator.controller.api import CACHE_POLICY, EVENT, Api, ApiError, Document
 from pulsecache_operator.controller.plan import Happening
 
 LOG = logging.getLogger(__name__)
@@ -26,30 +26,29 @@ class Events:
     def __init__(self, api: Api, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._api = api
         self._clock = clock
-        self._told: OrderedDict[tuple[str, str, str], float] = OrderedDict()
+        self._told: OrderedDict[tuple[str, str, str], tuple[float, int]] = OrderedDict()
 
     async def post(self, policy: Document, happening: Happening) -> None:
         key = (str(policy["metadata"].get("uid")), happening.reason, happening.message)
         now = self._clock()
-        if now - self._told.get(key, -REPEAT_S) < REPEAT_S:
+        before, count = self._told.get(key, (now - REPEAT_S, 0))
+        if now - before < REPEAT_S:
             return
-        self._told[key] = now
+        self._told[key] = (now, count + 1)
         self._told.move_to_end(key)
         if len(self._told) > REMEMBERED:
             self._told.popitem(last=False)
         try:
-            await self._post(policy, happening, key)
+            await self._post(policy, happening, key, count + 1)
         except ApiError as error:
             LOG.warning("the Event %s on %s could not be posted: %s", happening.reason, _name(policy), error)
 
-    async def _post(self, policy: Document, happening: Happening, key: tuple[str, str, str]) -> None:
+    async def _post(self, policy: Document, happening: Happening, key: tuple[str, str, str], count: int) -> None:
         digest = hashlib.sha256("\n".join(key).encode()).hexdigest()[:16]
         metadata = policy["metadata"]
         name, namespace = f"{metadata['name'][:200]}.{digest}", metadata["namespace"]
         moment = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         event = {
-            "apiVersion": "v1",
-            "kind": "Event",
             "metadata": {"name": name, "namespace": namespace},
             "involvedObject": {
                 "apiVersion": CACHE_POLICY.api_version,
@@ -65,14 +64,10 @@ class Events:
             "reportingComponent": COMPONENT,
             "firstTimestamp": moment,
             "lastTimestamp": moment,
-            "count": 1,
+            "count": count,
         }
-        try:
-            await self._api.create(EVENT, event)
-        except Conflict:
-            before = await self._api.get(EVENT, name, namespace)
-            more = {"count": int(before.get("count") or 1) + 1, "lastTimestamp": moment}
-            await self._api.patch(EVENT, more, name, namespace)
+        # Applied, not created: the one that is there already is brought up to date, whoever wrote it.
+        await self._api.apply(EVENT, event)
 
 
 def _name(policy: Document) -> str:

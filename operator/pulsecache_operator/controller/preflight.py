@@ -48,7 +48,7 @@ def needs(settings: Settings) -> tuple[Need, ...]:
         Need(("list", "watch"), POD),
         *(Need(("list", "watch", "patch"), kind) for kind in (DEPLOYMENT, STATEFUL_SET, DAEMON_SET)),
         Need(("get", "list", "create", "patch", "delete"), CONFIG_MAP),
-        Need(("get", "create", "patch"), EVENT),
+        Need(("create", "patch"), EVENT),
         Need(("list", "watch"), ENDPOINT_SLICE, own),
         Need(("create",), LEASE, own),
         Need(("get", "update"), LEASE, own, settings.lease),

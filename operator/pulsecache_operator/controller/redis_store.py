@@ -39,6 +39,7 @@ class RedisStore:
             retry=Retry(NoBackoff(), 0),
             socket_connect_timeout=TIMEOUT_S,
             socket_timeout=TIMEOUT_S,
+            protocol=2,
             decode_responses=True,
         )
         self._texts = {name: hub_scripts.script(name) for name in hub_scripts.SCRIPTS}
