@@ -6,6 +6,7 @@ What a CachePolicy says is not here: policies change while the process runs, the
 from __future__ import annotations
 
 import argparse
+import ipaddress
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -43,14 +44,26 @@ class Bind:
     listen: Address
     origin: Address
 
+    @property
+    def authority(self) -> str | None:
+        """What the origin is to see as Host: its own name where it has one (client-side), what the client sent where
+        it is the app in this pod, which is known by its address."""
+        try:
+            ipaddress.ip_address(self.origin.host or "")
+        except ValueError:
+            return str(self.origin).removesuffix(":80")
+        return None
+
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """Who this process is; outside Kubernetes the host's name and the process's own surroundings."""
+    """Who this process is; outside Kubernetes the host's name stands for the pod's."""
 
     name: str
     namespace: str
     uid: str
+    real: bool = False
+    """Whether there is a pod, and so may be others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,6 +168,7 @@ def load(arguments: argparse.Namespace, environment: Mapping[str, str], policy_k
     errors: list[str] = []
     namespace = environment.get("PULSECACHE_POD_NAMESPACE", "default")
     name = environment.get("PULSECACHE_POD_NAME") or socket.gethostname()
+    uid = environment.get("PULSECACHE_POD_UID") or None
     binds: list[Bind] = []
     for text in arguments.bind:
         if bind := _collect(errors, partial(parse_bind, text, namespace)):
@@ -193,7 +207,7 @@ def load(arguments: argparse.Namespace, environment: Mapping[str, str], policy_k
         policy_files=tuple(Path(file) for file in arguments.policy),
         policies_dir=policies_dir,
         redis_url=redis_url,
-        pod=Pod(name, namespace, environment.get("PULSECACHE_POD_UID") or name),
+        pod=Pod(name, namespace, uid or name, real=uid is not None),
         drain_s=arguments.drain,
         unattended=arguments.unattended,
         log_format=arguments.log_format or ("json" if "KUBERNETES_SERVICE_HOST" in environment else "human"),

@@ -20,6 +20,7 @@ from pulsecache_policy import bundle
 from pulsecache_sidecar.engine.policies import PolicyBook
 
 LOG = logging.getLogger(__name__)
+_PATIENCE_S = 1.0
 
 
 class PolicyHints:
@@ -53,9 +54,10 @@ class PolicyHints:
                 self._reported.clear()
                 since_refresh_s = 0.0
             try:
-                for key in self._book.keys:
-                    await self._poll(key)
-                    await self._tell(key)
+                async with asyncio.timeout(_PATIENCE_S):
+                    for key in self._book.keys:
+                        await self._poll(key)
+                        await self._tell(key)
                 away = False
             except (RedisError, OSError, TimeoutError) as error:
                 if not away:
