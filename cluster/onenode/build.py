@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from onenode.command import with_us
 from onenode.console import ClusterError, Progress
 from onenode.locking import exclusive
 from onenode.tools import require
@@ -148,7 +149,7 @@ def _go_build(module: Module, packages: list[str], out: Path, progress: Progress
     environment = {**os.environ, "CGO_ENABLED": "0"}
     command = ["go", "build", "-v", "-buildvcs=false", "-trimpath", "-ldflags", module.link_flags(), "-o", f"{out}/"]
     process = subprocess.Popen(
-        [*command, *packages], cwd=module.source, env=environment, stderr=subprocess.PIPE, text=True
+        with_us([*command, *packages]), cwd=module.source, env=environment, stderr=subprocess.PIPE, text=True
     )
     assert process.stderr is not None
     compiled = downloaded = 0

@@ -6,6 +6,8 @@ hierarchy, because the kubelet wants its root in all of them.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import signal
 import time
@@ -14,6 +16,8 @@ from pathlib import Path
 from onenode.console import ClusterError
 
 ROOT = Path("/sys/fs/cgroup")
+NEEDED = {"cpu", "cpuset", "memory", "pids"}
+"""the controllers without which the kubelet does not start"""
 
 
 class Branch:
@@ -28,15 +32,24 @@ class Branch:
         return (self._root / "cgroup.controllers").exists()
 
     def hierarchies(self) -> list[Path]:
+        if not self._root.is_dir():
+            return []
         if self.unified:
             return [self._root]
         found = [path for path in sorted(self._root.iterdir()) if (path / "cgroup.procs").exists()]
         # cpu and cpuacct are often two names of one hierarchy
         return list({path.resolve(): path.resolve() for path in found}.values())
 
+    def missing_controllers(self) -> set[str]:
+        if self.unified:
+            return NEEDED - set((self._root / "cgroup.controllers").read_text().split())
+        return NEEDED - {path.name for path in self._root.iterdir() if (path / "cgroup.procs").exists()}
+
     def create(self) -> Path:
         """Make the branch; returns the `cgroup.procs` into which the node's first process writes itself."""
         try:
+            if self.unified:
+                self._make_room()
             for hierarchy in self.hierarchies():
                 self._create_in(hierarchy)
         except OSError as error:
@@ -69,12 +82,28 @@ class Branch:
         hierarchies = self.hierarchies()
         return next((path for path in hierarchies if path.name == "pids"), hierarchies[0])
 
+    def _make_room(self) -> None:
+        """In a container's own namespace of groups the processes are in its root, where none may be above controllers.
+
+        They move to a group beside ours, as every nested container engine does it. The machine's real root is exempt.
+        """
+        try:
+            _pass_on_controllers(self._root)
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            init = self._root / "init"
+            init.mkdir(exist_ok=True)
+            for pid in (self._root / "cgroup.procs").read_text().split():
+                with contextlib.suppress(ProcessLookupError):
+                    (init / "cgroup.procs").write_text(pid)
+            _pass_on_controllers(self._root)
+
     def _create_in(self, hierarchy: Path) -> None:
         path = hierarchy
         for part in Path(self._name).parts:
             if self.unified:
-                available = (path / "cgroup.controllers").read_text().split()
-                (path / "cgroup.subtree_control").write_text(" ".join(f"+{controller}" for controller in available))
+                _pass_on_controllers(path)
             path /= part
             path.mkdir(exist_ok=True)
             for inherited in ("cpuset.cpus", "cpuset.mems"):
@@ -82,6 +111,13 @@ class Branch:
                 # version 1: a new cpuset is empty, and no process may enter it
                 if not self.unified and setting.exists() and not setting.read_text().strip():
                     setting.write_text((path.parent / inherited).read_text())
+
+
+def _pass_on_controllers(group: Path) -> None:
+    """Version 2: let the groups below have every controller that this one has."""
+    available = (group / "cgroup.controllers").read_text().split()
+    if available:
+        (group / "cgroup.subtree_control").write_text(" ".join(f"+{controller}" for controller in available))
 
 
 def _try_remove(branch: Path) -> bool:

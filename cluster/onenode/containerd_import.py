@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
+from onenode.command import output, with_us
 from onenode.console import ClusterError
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -29,8 +30,8 @@ def import_archive(ctr: Sequence[str], archive: Path, name: str, snapshotter: st
 
     `ctr` is the command with address and namespace.
     """
-    present = set(_run([*ctr, "content", "list", "--quiet"]).split())
-    command = [*ctr, "images", "import", f"--snapshotter={snapshotter}", "-"]
+    present = set(output([*ctr, "content", "list", "--quiet"]).split())
+    command = with_us([*ctr, "images", "import", f"--snapshotter={snapshotter}", "-"])
     try:
         with (
             tarfile.open(archive) as source,
@@ -96,10 +97,3 @@ def _add(layout: tarfile.TarFile, name: str, data: bytes) -> None:
     member = tarfile.TarInfo(name)
     member.size = len(data)
     layout.addfile(member, io.BytesIO(data))
-
-
-def _run(command: list[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise ClusterError(f"{' '.join(command)}: {done.stderr.strip()}")
-    return done.stdout

@@ -10,15 +10,14 @@ import http.client
 import json
 import re
 import ssl
-import subprocess
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
 from onenode.build import Binaries
+from onenode.command import output, without_proxies
 from onenode.console import ClusterError
-from onenode.process import without_proxies
 from onenode.settings import CLUSTER_DOMAIN, NODE_NAME, POD_SUBNET, SERVICE_SUBNET
 
 
@@ -56,12 +55,9 @@ class ControlPlane:
         config = self.directory / "kubeadm.yaml"
         # YAML 1.2 contains JSON; two documents in one file
         config.write_text("\n---\n".join(json.dumps(document, indent=1) for document in self._kubeadm_documents()))
-        kubeadm = str(self.binaries.path("kubeadm"))
+        kubeadm = self.binaries.path("kubeadm")
         for phase in (["certs", "all"], ["kubeconfig", "all", "--kubeconfig-dir", str(self.directory / "conf")]):
-            command = [kubeadm, "init", "phase", *phase, "--config", str(config)]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            if done.returncode != 0:
-                raise ClusterError(f"kubeadm could not make the {phase[0]} in {self.directory}:\n{done.stderr.strip()}")
+            output([kubeadm, "init", "phase", *phase, "--config", config])
 
     def client_certificate(self) -> tuple[Path, Path]:
         """Certificate and key of the administrator as files, for clients that read no kubeconfig."""
@@ -187,22 +183,12 @@ class ControlPlane:
 
     def kubectl(self, *arguments: str, stdin: str | None = None, timeout_s: float = 60.0) -> str:
         """Run kubectl as administrator and return its output. Raises ClusterError with its words."""
-        command = [str(self.binaries.path("kubectl")), f"--kubeconfig={self.kubeconfig('super-admin')}", *arguments]
-        try:
-            done = subprocess.run(
-                command,
-                input=stdin,
-                capture_output=True,
-                text=True,
-                timeout=timeout_s,
-                check=False,
-                env=without_proxies(),
-            )
-        except subprocess.TimeoutExpired as error:
-            raise ClusterError(f"kubectl {' '.join(arguments)}: no answer within {timeout_s:.0f} s") from error
-        if done.returncode != 0:
-            raise ClusterError(f"kubectl {' '.join(arguments)}: {done.stderr.strip()}")
-        return done.stdout
+        command: list[str | Path] = [
+            self.binaries.path("kubectl"),
+            f"--kubeconfig={self.kubeconfig('super-admin')}",
+            *arguments,
+        ]
+        return output(command, stdin=stdin, timeout_s=timeout_s, environment=without_proxies())
 
     def _kubeadm_documents(self) -> tuple[dict[str, object], dict[str, object]]:
         version = "kubeadm.k8s.io/v1beta4"

@@ -6,11 +6,11 @@ They hold what the Dockerfiles get from their base images. Delete the cache fold
 from __future__ import annotations
 
 import hashlib
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from onenode.archive import Layer
+from onenode.command import output
 from onenode.console import ClusterError, Progress
 from onenode.tools import find, require
 
@@ -67,11 +67,11 @@ def layer(root: Root, cache: Path) -> Layer:
         require(["mmdebstrap"])
         tar.parent.mkdir(parents=True, exist_ok=True)
         partial = tar.with_name(f"partial-{tar.name}")
-        with Progress(f"fetching Debian packages {', '.join(root.packages)}"):
-            command = [str(find("mmdebstrap")), *root.command()[1:], str(partial)]
-            done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
-        if done.returncode != 0:
+        try:
+            with Progress(f"fetching Debian packages {', '.join(root.packages)}"):
+                output([str(find("mmdebstrap")), *root.command()[1:], partial])
+        except ClusterError:
             partial.unlink(missing_ok=True)
-            raise ClusterError(f"mmdebstrap of {root.name} failed:\n{done.stderr[-2000:].strip()}")
+            raise
         partial.replace(tar)
     return Layer.of(tar)

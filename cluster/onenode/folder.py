@@ -14,7 +14,7 @@ def claim(directory: Path) -> None:
     """Make `directory` ours. Raises ClusterError when it already holds what we did not put there."""
     if directory.is_dir() and not (directory / MARK).exists() and any(directory.iterdir()):
         raise ClusterError(f"{directory} holds files that are not a cluster's: name an empty or a new folder")
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    directory.mkdir(mode=0o711, parents=True, exist_ok=True)
     (directory / MARK).touch()
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from onenode import debian, wheels
 from onenode.archive import Layer, Runtime, write_archive, write_layer
+from onenode.command import output
 from onenode.console import ClusterError, Progress, say
 from onenode.locking import exclusive
 
@@ -100,9 +100,10 @@ def has_engine() -> bool:
     if docker is None:
         return False
     try:
-        return subprocess.run([docker, "info"], capture_output=True, timeout=20, check=False).returncode == 0
-    except subprocess.TimeoutExpired:
+        output([docker, "info"], timeout_s=20)
+    except ClusterError:
         return False
+    return True
 
 
 def _ensure(name: str, folder: Path, cache: Path, *, engine: bool) -> Path:
@@ -180,14 +181,12 @@ def _packages(name: str, lock: str, folder: Path, cache: Path) -> Layer:
 def _build_with_engine(name: str, image: Image, archive: Path) -> None:
     target = ["--target", image.target] if image.target else []
     partial = archive.with_suffix(".partial")
-    for command in (
-        ["docker", "build", "--tag", reference(name), "--file", image.dockerfile, *target, "."],
-        ["docker", "save", "--output", str(partial), reference(name)],
-    ):
-        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            partial.unlink(missing_ok=True)
-            raise ClusterError(f"{' '.join(command)}:\n{done.stderr[-3000:].strip()}")
+    try:
+        output(["docker", "build", "--tag", reference(name), "--file", image.dockerfile, *target, "."], cwd=REPOSITORY)
+        output(["docker", "save", "--output", partial, reference(name)])
+    except ClusterError:
+        partial.unlink(missing_ok=True)
+        raise
     partial.replace(archive)
 
 

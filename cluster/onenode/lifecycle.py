@@ -70,15 +70,22 @@ class Cluster:
         require_root()
         self.binaries.ensure()
         archives = system_images.ensure(self.binaries, self.settings.cache)
+        if missing := self._branch.missing_controllers():
+            raise ClusterError(f"the kernel offers no control groups of {', '.join(sorted(missing))} here")
         with self._locked():
             if self.supervisor() is None or not self._complete.exists():
                 self._remove()
-                self._start(archives)
+                try:
+                    self._start(archives)
+                except KeyboardInterrupt:
+                    self._remove()
+                    raise
             self._wait_ready()
 
     def down(self) -> None:
         """End and remove all of it. Without a cluster it does nothing."""
-        if self.settings.directory.exists() or network.exists(network.interface(self.settings)):
+        wire = network.interface(self.settings)
+        if self.settings.directory.exists() or self._branch.exists() or network.exists(wire):
             require_root()
             with self._locked():
                 self._remove()
@@ -164,6 +171,8 @@ class Cluster:
         self.plane.kubectl("apply", "--filename=-", stdin=json.dumps(addons.manifests(directory / "volumes")))
         settings.kubeconfig.touch(mode=0o600)
         settings.kubeconfig.write_text(self.plane.kubeconfig("super-admin").read_text())
+        if "SUDO_UID" in os.environ:
+            os.chown(settings.kubeconfig, int(os.environ["SUDO_UID"]), int(os.environ["SUDO_GID"]))
         self._complete.touch()
 
     def _start_namespaces(self) -> Process:
@@ -204,7 +213,9 @@ class Cluster:
         }
         self.plane.kubectl("apply", "--filename=-", stdin=json.dumps(binding))
         for number in range(addons.VOLUMES):
-            (self.settings.directory / "volumes" / str(number)).mkdir(mode=0o777, exist_ok=True)
+            volume = self.settings.directory / "volumes" / str(number)
+            volume.mkdir(exist_ok=True)
+            volume.chmod(0o777)  # a hostPath volume is not given to the pod's group
 
     def _wait_ready(self) -> None:
         holder = self.running()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from onenode.command import output
 from onenode.console import ClusterError
 from onenode.containerd_import import import_archive
 from onenode.settings import Settings, settings
@@ -53,7 +53,7 @@ class Tool:
     def load(self, reference: str, archive: Path) -> None:
         if shutil.which(self.before[0]) is None:
             raise ClusterError(f"context {self.context} is one of {self.before[0]}, which is not on PATH")
-        _run([*self.before, str(archive), *self.after])
+        output([*self.before, str(archive), *self.after])
 
     def __str__(self) -> str:
         return self.context
@@ -66,7 +66,7 @@ class Engine:
     context: str
 
     def load(self, reference: str, archive: Path) -> None:
-        _run(["docker", "load", "--input", str(archive)])
+        output(["docker", "load", "--input", str(archive)])
 
     def __str__(self) -> str:
         return self.context
@@ -102,15 +102,12 @@ def _minikube_profiles() -> list[str]:
     minikube = shutil.which("minikube")
     if minikube is None:
         return []
-    command = [minikube, "profile", "list", "--output", "json"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     try:
-        return [profile["Name"] for profile in json.loads(done.stdout).get("valid", [])]
-    except (ValueError, KeyError):
+        profiles = json.loads(output([minikube, "profile", "list", "--output", "json"], timeout_s=30))
+        return [profile["Name"] for profile in profiles["valid"]]
+    except (
+        ClusterError,
+        ValueError,
+        KeyError,
+    ):  # it has none, or cannot say: no context is its own
         return []
-
-
-def _run(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise ClusterError(f"{' '.join(command)}: {done.stderr.strip() or done.stdout.strip()}")

@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from onenode.command import output
 from onenode.console import ClusterError
 from onenode.process import wait_for
 from onenode.settings import CLUSTER_DOMAIN, DNS_ADDRESS, Settings
@@ -36,7 +37,7 @@ def connect(settings: Settings, pid: int) -> None:
         ["link", "set", "eth0", "up"],
         ["route", "add", "default", "via", settings.host_address],
     ):
-        _run([*inside, *arguments])
+        output([*inside, *arguments])
 
 
 def inside(settings: Settings, pid: int, command: Sequence[str]) -> list[str]:
@@ -76,11 +77,4 @@ def _refuse_used_subnet(settings: Settings) -> None:
 
 
 def _ip(*arguments: str) -> str:
-    return _run([str(find("ip")), *arguments])
-
-
-def _run(command: list[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise ClusterError(f"{' '.join(command)}: {done.stderr.strip()}")
-    return done.stdout
+    return output([str(find("ip")), *arguments])

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from onenode.console import ClusterError
+from onenode.command import output
 from onenode.controlplane import ControlPlane
 from onenode.settings import CLUSTER_DOMAIN, DNS_ADDRESS, NODE_NAME, POD_SUBNET, Settings
 from onenode.tools import find
@@ -62,7 +62,7 @@ class Node:
 
     def write_configuration(self) -> None:
         for folder in ("cni", "containerd", "kubelet", "log/pods", "log/containers", "volumes"):
-            (self._directory / folder).mkdir(parents=True, exist_ok=True)
+            (self._directory / folder).mkdir(mode=0o700, parents=True, exist_ok=True)
         (self._directory / "containerd.toml").write_text(
             CONTAINERD.format(
                 directory=self._directory,
@@ -114,12 +114,9 @@ class Node:
         if conf.exists():
             return
         command = [str(self._plane.binaries.path("kubeadm")), "kubeconfig", "user", "--client-name=system:kube-proxy"]
-        config = f"--config={self._directory / 'kubeadm.yaml'}"
-        done = subprocess.run([*command, config], capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise ClusterError(f"kubeadm could not make kube-proxy's kubeconfig:\n{done.stderr.strip()}")
+        text = output([*command, f"--config={self._directory / 'kubeadm.yaml'}"])
         conf.touch(mode=0o600)
-        conf.write_text(done.stdout)
+        conf.write_text(text)
 
     def _cni(self) -> dict[str, object]:
         return {

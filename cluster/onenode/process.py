@@ -17,8 +17,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from onenode.command import with_us, without_proxies
 from onenode.console import ClusterError
-from onenode.tools import find
 
 RECORD_SCRIPT = (
     "IFS= read -r boot </proc/sys/kernel/random/boot_id && IFS= read -r stat </proc/$$/stat "
@@ -129,7 +129,7 @@ def spawn(
     enter = f"echo $$ >{shlex.quote(str(cgroup_procs))} && " if cgroup_procs else ""
     wrapped = ["sh", "-c", enter + RECORD_SCRIPT, str(record), *command]
     if with_parent:
-        wrapped = [str(find("setpriv")), "--pdeathsig", "KILL", *wrapped]
+        wrapped = with_us(wrapped)
     record.unlink(missing_ok=True)
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     pid = os.posix_spawnp(
@@ -149,11 +149,6 @@ def spawn(
         _reap(pid)
         raise ClusterError(f"{command[0]} did not start:\n{tail(log)}")
     return process
-
-
-def without_proxies() -> dict[str, str]:
-    """The environment, without the proxies that are not meant for addresses of this machine."""
-    return {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")}
 
 
 def tail(log: Path, lines: int = 15) -> str:

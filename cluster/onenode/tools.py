@@ -46,6 +46,7 @@ NODE = (
     "socat",
     "unshare",
     "nsenter",
+    "setpriv",
     "mount",
 )
 

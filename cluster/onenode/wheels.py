@@ -12,7 +12,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from onenode.console import ClusterError, Progress
+from onenode.command import output
+from onenode.console import Progress
 from onenode.debian import PYTHON_VERSION
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -77,6 +78,4 @@ def compile_bytecode(folder: Path, path_in_image: str) -> None:
 
 def _run(command: list[str], cwd: Path | None = None) -> None:
     environment = {key: value for key, value in os.environ.items() if key not in ("VIRTUAL_ENV", "PYTHONPATH")}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=cwd)
-    if done.returncode != 0:
-        raise ClusterError(f"{' '.join(command)}:\n{done.stderr[-3000:].strip()}")
+    output(command, environment=environment, cwd=cwd)
