@@ -209,10 +209,11 @@ def _price(value: object) -> str:
     try:
         if isinstance(value, bool) or not isinstance(value, str | int | float):
             raise InvalidOperation
-        price = Decimal(str(value))
-        if not (price.is_finite() and 0 <= price < 100_000_000):
+        # Rounded first: what is just below the limit must not be rounded to it.
+        price = Decimal(_money(value))
+        if not 0 <= price < 100_000_000:
             raise InvalidOperation
-        return _money(price)
+        return str(price)
     except InvalidOperation:
         raise InvalidProduct('price: expected an amount from 0 to 99999999.99, as in "19.90"') from None
 
