@@ -53,9 +53,10 @@ class Exchange:
         self._observer = observer
         self._policy = policy
         self._tunnels = tunnels
-        upstream = Upstream(origin, clock, observer)
-        self._look_aside = LookAside(upstream)
-        self._writes = Writes(upstream, self._look_aside)
+        self.upstream = Upstream(origin, clock, observer)
+        """For whoever else sends to this origin: the same limits count."""
+        self._look_aside = LookAside(self.upstream)
+        self._writes = Writes(self.upstream, self._look_aside)
 
     async def aclose(self, within_s: float) -> None:
         """After the listener: lets writes whose clients have left come to their end, and breaks off fetches."""

@@ -203,6 +203,9 @@ class Fetcher:
         """Whether it was stored, or why not. In the same step as it was found usable."""
         if not read.coherence.usable(entry.validity, entry.tags):
             return False, NotStored.OVERLAP.value
+        held = read.serving.memory.get(read.key, read.request.fields)
+        if held is not None and held.sent_at > entry.sent_at and read.coherence.usable(held.validity, held.tags):
+            return False, NotStored.OLDER.value
         if not read.serving.memory.put(entry):
             return False, NotStored.TOO_LARGE.value
         if not (entry.principal or decision.private):

@@ -33,6 +33,8 @@ class NotStored(StrEnum):
     TOO_LARGE = "too-large"
     OVERLAP = "overlap"
     """Something that it carries was changed while it was on its way."""
+    OLDER = "older"
+    """A later request was answered sooner, and that answer is held already."""
     BYPASS = "bypass"
     """The policy wants the cache left alone."""
 
