@@ -64,6 +64,8 @@ class JournalFile:
         self._path = self._home / "journal.db"
         self._max_entries = max_entries
         self._max_bytes = max_bytes
+        self._spare_bytes = 0
+        """Room for bytes that is certainly there; below 0 it is to be measured."""
         self.set_aside: tuple[str, ...] = ()
         try:
             self._home.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -175,13 +177,21 @@ class JournalFile:
             self._connection.execute("ROLLBACK")
         self._entries = self._count()
 
-    def room(self) -> tuple[int, int]:
-        """How many more writes fit, and how many more bytes."""
+    def room(self, size_bytes: int) -> tuple[int, int]:
+        """How many more writes fit, and how many more bytes, of `size_bytes` wanted.
+
+        SQLite is asked only where it may matter: each question gives up the interpreter's lock.
+        """
+        self._spare_bytes -= 2 * size_bytes + 4096  # at most what these take, with half-filled pages
+        if self._spare_bytes >= 0:
+            return self._max_entries - self._entries, size_bytes
         pages, free, page_bytes = (
             self._connection.execute(f"PRAGMA {name}").fetchone()[0]
             for name in ("page_count", "freelist_count", "page_size")
         )
-        return self._max_entries - self._entries, self._max_bytes - (pages - free) * page_bytes
+        spare = self._max_bytes - (pages - free) * page_bytes
+        self._spare_bytes = spare - 2 * size_bytes - 4096
+        return self._max_entries - self._entries, spare
 
     def append(self, rows: Sequence[tuple[str, bytes, int]]) -> list[int]:
         """Inserts (record, body, checksum); returns the ids."""

@@ -226,7 +226,7 @@ class SqliteJournal:
         if not calls:
             return
         fitting: list[_Call] = []
-        entries, size_bytes = self._file.room()
+        entries, size_bytes = self._file.room(sum(call.size_bytes for call in calls))
         for call in calls:
             if entries > 0 and call.size_bytes <= size_bytes:
                 entries -= 1

@@ -62,8 +62,8 @@ def _first_lost(frames: Iterator[_Frame], order: str, salts: tuple[int, int] | N
             broken = number
         elif committed and frame.salts == salts and _sums(frame.signed, order, sums) == frame.stored:
             return f"its log is damaged at frame {broken}, and sound commits follow"
-        # Frames of the log's earlier rounds, left behind its end, have other salts.
-        committed = committed or (frame.commit and (frame.salts == salts or number == broken))
+        # Frames of the log's earlier rounds, also where a frame of this round never arrived, have other salts.
+        committed = committed or (frame.commit and frame.salts == salts)
         sums = frame.stored
     return None
 
