@@ -20,6 +20,16 @@ from pulsecache_cli.kubectl import ADMIN_PORT, Kubectl
 from pulsecache_cli.output import plain
 from pulsecache_cli.sidecar import Sidecar
 
+EXAMPLES = """\
+examples:
+  pulsecache check policies/*.yaml                   the API server's verdict, without one
+  pulsecache status -A                               all policies of the cluster
+  pulsecache staleness --pod shop/products-7d9f-x2   what one sidecar knows
+  pulsecache purge shop/products /products/42        fetch it anew, everywhere
+
+exit code: 0 done, 1 errors found or failed, 2 wrong arguments
+"""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     try:
@@ -85,7 +95,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=program,
         description="Check cache policies, see what they do, and look after a sidecar's cache and journal.",
-        epilog="Exit code: 0 done, 1 errors found or failed, 2 wrong arguments.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {version('pulsecache')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

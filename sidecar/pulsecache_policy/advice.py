@@ -79,13 +79,11 @@ def _shape(tag: str) -> str:
 
 
 def _meets(one: str, other: str) -> bool:
-    """Whether two shapes may expand to the same tag: compared up to the first placeholder of either."""
+    """Whether two shapes may expand to the same tag, as far as the text before the first placeholder tells."""
     head, sign, _ = one.partition("{}")
     other_head, other_sign, _ = other.partition("{}")
-    if not sign and not other_sign:
-        return head == other_head
-    return (
-        head.startswith(other_head)
-        if other_sign and not sign
-        else other_head.startswith(head) or (bool(other_sign) and head.startswith(other_head))
-    )
+    if sign and other_sign:
+        return head.startswith(other_head) or other_head.startswith(head)
+    if sign:
+        return other.startswith(head)
+    return one.startswith(other_head) if other_sign else one == other

@@ -15,6 +15,7 @@ from typing import TypeVar
 from pulsecache_policy import grammar
 from pulsecache_policy.errors import PolicyError
 
+SHOWN = 80
 E = TypeVar("E", bound=StrEnum)
 
 
@@ -26,18 +27,22 @@ class Errors:
         self.found.append(PolicyError(path, reason))
 
 
+Form = Callable[[str], str | None]
+"""What a string field may hold: None, or what is wrong with this one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Text:
-    """What a string field may hold; `expected` completes "must be ..."."""
+    """A form that is a pattern; `expected` completes "must be ..."."""
 
     pattern: str
     expected: str
     max_length: int = grammar.TEXT_MAX_LENGTH
 
-    def problem(self, value: str) -> str | None:
+    def __call__(self, value: str) -> str | None:
         if len(value) > self.max_length:
-            return f"has {len(value)} characters, at most {self.max_length} are allowed"
-        return None if re.fullmatch(self.pattern, value) else f'"{value}" must be {self.expected}'
+            return grammar.too_long(value, self.max_length)
+        return None if re.fullmatch(self.pattern, value) else f"{_shown(value)} must be {self.expected}"
 
 
 @dataclass(slots=True)
@@ -99,11 +104,11 @@ class Fields:
             self.errors.add(path, f"must have at least {least} item{'s' if least > 1 else ''}")
         return [(f"{path}[{index}]", item) for index, item in enumerate(value)]
 
-    def text(self, name: str, form: Text, *, required: bool = False) -> str | None:
+    def text(self, name: str, form: Form, *, required: bool = False) -> str | None:
         value = self.take(name, required=required)
         return None if value is None else text_of(value, form, self.at(name), self.errors)
 
-    def texts(self, name: str, form: Text, *, most: int, least: int = 0, required: bool = False) -> tuple[str, ...]:
+    def texts(self, name: str, form: Form, *, most: int, least: int = 0, required: bool = False) -> tuple[str, ...]:
         """A list of different strings; the bad ones are left out."""
         found: list[str] = []
         for path, item in self.items(name, most=most, least=least, required=required):
@@ -163,7 +168,7 @@ class Fields:
         try:
             number = read(value)
         except ValueError as error:
-            self.errors.add(self.at(name), f'"{value}" {error}')
+            self.errors.add(self.at(name), f"{_shown(value)} {error}")
             return None
         if number not in bounds:
             self.errors.add(self.at(name), f"{value} must be {bounds.text}")
@@ -171,11 +176,11 @@ class Fields:
         return number
 
 
-def text_of(value: object, form: Text, path: str, errors: Errors) -> str | None:
+def text_of(value: object, form: Form, path: str, errors: Errors) -> str | None:
     if not isinstance(value, str):
         errors.add(path, f"must be a string, not {kind_of(value)}")
         return None
-    problem = form.problem(value)
+    problem = form(value)
     if problem is not None:
         errors.add(path, problem)
         return None
@@ -214,4 +219,7 @@ def kind_of(value: object) -> str:
 
 
 def _shown(value: object) -> str:
-    return f'"{value}"' if isinstance(value, str) else kind_of(value)
+    """A wrong value in its message, or the beginning of it: messages end up in conditions and events."""
+    if not isinstance(value, str):
+        return kind_of(value)
+    return f'"{value}"' if len(value) <= SHOWN else f'"{value[:SHOWN]}..."'

@@ -47,6 +47,8 @@ POLICY_NAME_MAX_LENGTH = 50
 """Names derived from a policy's (`pulsecache-<policy>`, label values) must fit as well."""
 MAX_RULES = 64
 MAX_TAGS = 16
+MAX_LABELS = 16
+MAX_HEADERS = 16
 MAX_NAMES = 32
 MAX_PATH_NAMES = 8
 MAX_TAG_NAMES = 4
@@ -77,6 +79,10 @@ class Range:
 
 def _durations(low: str, high: str) -> Range:
     return Range(milliseconds(low), milliseconds(high), f"between {low} and {high}")
+
+
+def too_long(text: str, most: int) -> str:
+    return f"has {len(text)} characters, at most {most} are allowed"
 
 
 def milliseconds(text: str) -> int:

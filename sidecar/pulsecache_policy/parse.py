@@ -160,13 +160,13 @@ def _labels(consumer: Fields) -> tuple[tuple[str, str], ...]:
     if labels is None:
         return ()
     names = sorted(labels.names())
-    if not 1 <= len(names) <= grammar.MAX_TAGS:
+    if not 1 <= len(names) <= grammar.MAX_LABELS:
         labels.errors.add(
-            labels.path, f"must have between 1 and {grammar.MAX_TAGS} labels, or it would select every pod"
+            labels.path, f"must have between 1 and {grammar.MAX_LABELS} labels, or it would select every pod"
         )
     found: list[tuple[str, str]] = []
     for name in names:
-        if (problem := _LABEL_KEY.problem(name)) is not None:
+        if (problem := _LABEL_KEY(name)) is not None:
             labels.errors.add(labels.path, problem)
         value = text_of(labels.take(name), _LABEL_VALUE, f"{labels.path}[{name}]", labels.errors)
         found.append((name, value or ""))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pulsecache_policy import grammar
-from pulsecache_policy.document import Errors, Fields, Text, integer_of, one_of
+from pulsecache_policy.document import Errors, Fields, Form, Text, integer_of, one_of
 from pulsecache_policy.model import (
     Journal,
     JournalType,
@@ -34,8 +34,6 @@ _PRINCIPAL = Text(grammar.FIELD_NAME, "the name of a header field or a cookie", 
 _QUERY_NAME = Text(grammar.QUERY_NAME, "the name of a query parameter as it is in the URL", grammar.NAME_MAX_LENGTH)
 _READ_METHOD = Text("|".join(grammar.READ_METHODS), one_of(grammar.READ_METHODS))
 _WRITE_METHOD = Text("|".join(grammar.WRITE_METHODS), one_of(grammar.WRITE_METHODS))
-_TAG = Text(r"(?s).*", "a tag")
-_PATH = Text(r"(?s).*", "a path")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,43 +113,39 @@ def _rule_name(rule: Fields, names: dict[str, str]) -> str | None:
 
 
 def _match(
-    rule: Fields, form: Text, most: int, default: tuple[str, ...] | None = None
+    rule: Fields, method: Form, most: int, default: tuple[str, ...] | None = None
 ) -> tuple[Match | None, PathTemplate | None]:
     section = rule.fields("match", required=True)
     if section is None:
         return None, None
-    methods = section.texts("methods", form, most=most, least=1, required=default is None)
+    methods = section.texts("methods", method, most=most, least=1, required=default is None)
     if not section.has("methods"):
         methods = default or ()
-    path = section.text("path", _PATH, required=True)
+    path = section.text("path", _path_problem, required=True)
     section.close()
     if path is None:
         return None, None
+    return (Match(methods=methods, path=path) if methods else None), PathTemplate.compile(path)
+
+
+def _path_problem(text: str) -> str | None:
     try:
-        template = PathTemplate.compile(path)
+        PathTemplate.compile(text)
     except ValueError as error:
-        rule.errors.add(section.at("path"), str(error))
-        return None, None
-    return (Match(methods=methods, path=path) if methods else None), template
+        return str(error)
+    return None
 
 
 def _tags(rule: Fields, field: str, template: PathTemplate | None) -> tuple[str, ...]:
-    tags = rule.texts(field, _TAG, most=grammar.MAX_TAGS)
-    given = rule.take(field)
-    for index, tag in enumerate(given if isinstance(given, list | tuple) else ()):
-        if tag not in tags:
-            continue
-        path = f"{rule.at(field)}[{index}]"
+    def problem(tag: str) -> str | None:
         try:
             check_tag(tag)
         except ValueError as error:
-            rule.errors.add(path, str(error))
-            continue
-        if template is not None:
-            for name in placeholders(tag):
-                if name not in template.names:
-                    rule.errors.add(path, f'"{{{name}}}" is no name of the path {template.text}')
-    return tags
+            return str(error)
+        unknown = [] if template is None else [name for name in placeholders(tag) if name not in template.names]
+        return f'"{{{unknown[0]}}}" is no name of the path {template.text}' if template and unknown else None
+
+    return rule.texts(field, problem, most=grammar.MAX_TAGS)
 
 
 def _ttl(rule: Fields) -> Ttl:
@@ -176,13 +170,16 @@ def _key(rule: Fields) -> KeySpec:
     if section is None:
         return KeySpec()
     query = _query(section)
-    headers = section.texts("headers", _HEADER, most=grammar.MAX_TAGS)
-    for index, header in enumerate(headers):
-        if header.lower() in grammar.CREDENTIAL_FIELDS:
-            section.errors.add(f"{section.at('headers')}[{index}]", f"{header} names a principal: use key.principal")
+    headers = section.texts("headers", _header_problem, most=grammar.MAX_HEADERS)
     principal = _principal(section)
     section.close()
     return KeySpec(query=query, headers=tuple(dict.fromkeys(map(str.lower, headers))), principal=principal)
+
+
+def _header_problem(name: str) -> str | None:
+    if name.lower() in grammar.CREDENTIAL_FIELDS:
+        return f"{name} names a principal: use key.principal"
+    return _HEADER(name)
 
 
 def _query(key: Fields) -> QueryKey:

@@ -40,6 +40,8 @@ class PathTemplate:
     @classmethod
     def compile(cls, text: str) -> PathTemplate:
         """Raises ValueError with the reason."""
+        if len(text) > grammar.TEXT_MAX_LENGTH:
+            raise ValueError(grammar.too_long(text, grammar.TEXT_MAX_LENGTH))
         if not text.startswith("/"):
             raise ValueError('must start with "/"')
         parts = text[1:].split("/")
@@ -117,6 +119,8 @@ def placeholders(template: str) -> tuple[str, ...]:
 
 def check_tag(template: str) -> None:
     """Raises ValueError with the reason."""
+    if len(template) > grammar.TEXT_MAX_LENGTH:
+        raise ValueError(grammar.too_long(template, grammar.TEXT_MAX_LENGTH))
     if not _TAG.fullmatch(template):
         raise ValueError(
             f'"{template}" is no tag: it starts with a letter, a digit or "_", goes on with those and . : / @ = -,'

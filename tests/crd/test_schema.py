@@ -159,6 +159,28 @@ def test_bounds_of_numbers_are_those_of_the_parser(path: str, bounds: grammar.Ra
     assert (SPEC[path]["minimum"], SPEC[path]["maximum"]) == (bounds.low, bounds.high)
 
 
+@pytest.mark.parametrize(
+    ("limit", "most", "paths"),
+    [
+        ("maxItems", grammar.MAX_RULES, ["reads", "writes"]),
+        ("maxItems", grammar.MAX_TAGS, ["reads[].tags", "writes[].invalidates"]),
+        ("maxItems", grammar.MAX_HEADERS, ["reads[].key.headers"]),
+        ("maxItems", grammar.MAX_NAMES, ["consumer.env", "reads[].key.query.names"]),
+        ("maxItems", len(grammar.READ_METHODS), ["reads[].match.methods"]),
+        ("maxItems", len(grammar.WRITE_METHODS), ["writes[].match.methods"]),
+        ("maxProperties", grammar.MAX_LABELS, ["consumer.selector.matchLabels"]),
+        ("maxLength", grammar.TEXT_MAX_LENGTH, ["reads[].match.path", "reads[].tags[]", "writes[].invalidates[]"]),
+        ("maxLength", grammar.TEXT_MAX_LENGTH, ["consumer.upstream", "consumer.env[]"]),
+        ("maxLength", grammar.POLICY_NAME_MAX_LENGTH, ["dataset"]),
+        ("maxLength", grammar.NAME_MAX_LENGTH, ["reads[].name", "writes[].name", "reads[].key.query.names[]"]),
+        ("maxLength", grammar.NAME_MAX_LENGTH, ["reads[].key.headers[]", "reads[].key.principal.name"]),
+        ("maxLength", grammar.DURATION_MAX_LENGTH, ["origin.timeout", "staleness.max", "reads[].ttl.duration"]),
+    ],
+)
+def test_limits_are_those_of_the_parser(limit: str, most: int, paths: list[str]) -> None:
+    assert {path: SPEC[path][limit] for path in paths} == dict.fromkeys(paths, most)
+
+
 def test_columns_name_fields_that_exist() -> None:
     for column in VERSION["additionalPrinterColumns"]:
         path = column["jsonPath"].lstrip(".")

@@ -148,6 +148,18 @@ def test_a_rule_with_errors_is_not_missing_for_those_that_refer_to_it() -> None:
     assert found.keys() == {"spec.reads[0].match.path"}
 
 
+def test_a_message_does_not_repeat_a_novel() -> None:
+    novel = "x" * 100_000
+    for path in (
+        "spec.mode",
+        "spec.staleness.max",
+        "spec.store.memory.maxBytes",
+        "spec.dataset",
+        "spec.reads[0].tags[0]",
+    ):
+        assert len(errors(changed(SERVER_SIDE, {path: novel}))[path]) < 250
+
+
 def test_names_of_header_fields_are_kept_in_lower_case() -> None:
     rule = read("/a", key={"headers": ["Accept", "ACCEPT"], "principal": {"type": "Header", "name": "X-User"}})
     key = parse_policy(manifest(reads=[rule])).reads[0].key

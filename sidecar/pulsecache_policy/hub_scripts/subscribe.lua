@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
 -- subscribe: the state of the dataset now; starts a new epoch where there is none, or where its end was lost.
 --   ARGV: id for a new epoch | epoch of the last entry this process was told of, or '' | id of that entry, or ''
+--         | epochs that this process has seen end, separated by spaces
 --   reply: epoch, position, flush, floor, seq, last, open doubts (JSON: write -> tags)
 -- The counter leaps at each subscription, farther than a failover loses: positions that the lost end had given out are
 -- not given out again, once everybody has subscribed anew on its new connection.
@@ -26,7 +27,17 @@ local function lost(epoch, id)
   return first ~= nil and tonumber(string.match(first[1], '^%d+')) <= sequence
 end
 
-local new = not field('epoch') or lost(ARGV[2], ARGV[3])
+-- Back in an epoch that has ended: the hub has lost all that came after.
+local function over(ended)
+  for epoch in string.gmatch(ended, '%S+') do
+    if field('epoch') == epoch then
+      return true
+    end
+  end
+  return false
+end
+
+local new = not field('epoch') or over(ARGV[4]) or lost(ARGV[2], ARGV[3])
 if new then
   redis.call('DEL', HUB, STREAM)
   redis.call('HSET', HUB, 'epoch', ARGV[1], 'n', '0', 'seq', '0', 'last', '0-0', 'flush', '0', 'floor', '0', 'mark', '0')
