@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
 """A pod of the greatest size, in a review, with the old object beside it, is well below."""
+LINGER_S = 1.0
+"""For what still comes of a body that was refused, so that the sender reads why."""
 DEADLINE_S = 2.0
 """The API server waits three seconds: an answer after that only costs."""
 
@@ -44,23 +46,54 @@ class InjectorServer:
         self._host, self._port, self._context = host, port, context
         self._known, self._config, self._own_namespace = known, config, own_namespace
         self._metrics, self._report, self._deadline_s = metrics, report, deadline_s
+        self._drain_s, self._draining = drain_s, False
+        self._open = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
         app = web.Application(client_max_size=MAX_BODY_BYTES)
-        app.router.add_post("/inject", self._inject)
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=drain_s)
+        app.router.add_post("/inject", self._handle)
+        self._runner = web.AppRunner(
+            app, access_log=None, handle_signals=False, shutdown_timeout=1.0, lingering_time=LINGER_S
+        )
+        self._site: web.TCPSite | None = None
 
     async def start(self) -> None:
         """Listens. Raises OSError when the address cannot be had."""
         await self._runner.setup()
-        await web.TCPSite(self._runner, self._host, self._port, ssl_context=self._context, backlog=1024).start()
+        self._site = web.TCPSite(self._runner, self._host, self._port, ssl_context=self._context, backlog=1024)
+        await self._site.start()
         log.info("the webhook listens on port %d", self.port)
 
     async def stop(self) -> None:
-        """Takes no new connection, answers what was asked, within `drain_s`."""
+        """Takes no new connection, answers what has begun to come within `drain_s`, then closes the idle ones."""
+        self._draining = True
+        if self._site is not None:
+            await self._site.stop()
+            self._site = None
+        try:
+            # aiohttp's own clean-up would throw away the rest of a body that is still on its way.
+            async with asyncio.timeout(self._drain_s):
+                await self._idle.wait()
+        except TimeoutError:
+            log.warning("%d reviews are cut off: they were not done within %g s", self._open, self._drain_s)
         await self._runner.cleanup()
 
     @property
     def port(self) -> int:
         return int(self._runner.addresses[0][1])
+
+    async def _handle(self, request: web.Request) -> web.Response:
+        self._open += 1
+        self._idle.clear()
+        try:
+            response = await self._inject(request)
+        finally:
+            self._open -= 1
+            if not self._open:
+                self._idle.set()
+        if self._draining:
+            response.force_close()
+        return response
 
     async def _inject(self, request: web.Request) -> web.Response:
         started = time.perf_counter()
