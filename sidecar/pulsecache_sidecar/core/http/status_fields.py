@@ -23,6 +23,7 @@ def pulse_staleness(bound_s: float, state: str, *, pending: bool = False) -> tup
 def format_seconds(value_s: float) -> str:
     if not value_s < 999_999_999:  # also NaN: what is not known is not told
         return "unknown"
+    # Less than the clock can tell apart is taken off, so that 1.1 s is not 1.101.
     thousandths = max(0, math.ceil(value_s * 1000 - 1e-6))
     whole, part = divmod(thousandths, 1000)
     return f"{whole}.{part:03d}".rstrip("0").rstrip(".") if part else str(whole)
