@@ -146,9 +146,13 @@ def controller(
     try:
         yield running
     finally:
-        if process.poll() is None:
+        # Asked, not killed: the next one need not wait for the end of this one's lease.
+        process.terminate()
+        try:
+            process.wait(timeout=20)
+        finally:
             process.kill()
-        process.wait(timeout=10)
+            process.wait(timeout=10)
 
 
 @asynccontextmanager

@@ -33,8 +33,7 @@ async def running(account: Path, tmp_path: Path) -> AsyncIterator[ControllerProc
         await process.ready()
         await eventually(process.writes, within_s=40)
         yield process
-        assert process.process.poll() is None, process.log.read_text(encoding="utf-8")
-        process.end()
+        assert process.end() == 0, process.log.read_text(encoding="utf-8")
 
 
 @pytest.fixture
