@@ -12,6 +12,8 @@ import yaml
 
 from helm import CHART, NAMESPACE, ROOT, Document, Helm, HelmError, find
 from pulsecache_operator import settings
+from pulsecache_operator.controller.preflight import needs
+from pulsecache_operator.settings import Settings
 
 pytestmark = pytest.mark.api  # needs helm, which is built beside the API server
 
@@ -157,6 +159,49 @@ def test_without_redis_the_controller_may_make_no_secrets_elsewhere(helm: Helm) 
     assert not [rule for _, rule in rules(documents, "ClusterRole") if "secrets" in rule["resources"]]
 
 
+Right = tuple[str, str, str, str, str]
+"""verb, API group, resource, namespace ("" is all), name ("" is every)"""
+
+
+def rights(documents: list[Document], program: str) -> set[Right]:
+    """What the roles of a program grant, one by one."""
+    return {
+        (verb, group, resource, document["metadata"].get("namespace", ""), name)
+        for document in documents
+        if document["kind"] in ("ClusterRole", "Role") and document["metadata"]["name"].endswith(f"-{program}")
+        for rule in document["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+        for name in rule.get("resourceNames", [""])
+    }
+
+
+def test_the_controller_may_do_what_it_asks_for_and_nothing_else(rendered: list[Document]) -> None:
+    """It asks the API server at its start whether it may do all that it does: the same list."""
+    wanted = {
+        (verb, need.kind.group, "/".join(filter(None, (need.kind.plural, need.subresource))), need.namespace, need.name)
+        for need in needs(settings_of(rendered, "controller"))
+        for verb in need.verbs
+    }
+    granted = rights(rendered, "controller")
+    # without a cluster the settings of an existing Secret are not known
+    granted_by_redis = {right for right in granted if right[2] == "secrets" and not right[3]}
+    assert wanted - granted == set()
+    assert granted - wanted - (set() if "pulsecache-redis" in str(wanted) else granted_by_redis) == set()
+
+
+def test_the_injector_may_watch_and_write_events(rendered: list[Document]) -> None:
+    see = ("list", "watch")
+    watched = [("pulsecache.dev", "cachepolicies"), ("", "services"), ("", "namespaces")]
+    secret = settings_of(rendered, "injector").tls_secret
+    assert rights(rendered, "injector") == {
+        *((verb, group, resource, "", "") for group, resource in watched for verb in see),
+        *((verb, "", "secrets", NAMESPACE, secret) for verb in see),
+        ("create", "", "events", "", ""),
+    }
+
+
 def test_every_binding_binds_an_account_that_a_pod_runs_as(rendered: list[Document]) -> None:
     accounts = {d["metadata"]["name"] for d in rendered if d["kind"] == "ServiceAccount"}
     used = {d["spec"]["template"]["spec"].get("serviceAccountName") for d in workloads(rendered)} - {None}
@@ -192,15 +237,27 @@ def environment(container: dict[str, Any], secrets: dict[str, dict[str, str]]) -
     return result
 
 
+def container_of(documents: list[Document], program: str) -> dict[str, Any]:
+    (found,) = (d for d in documents if d["kind"] == "Deployment" and d["metadata"]["name"].endswith(f"-{program}"))
+    (container,) = found["spec"]["template"]["spec"]["containers"]
+    assert isinstance(container, dict)
+    return container
+
+
+def settings_of(documents: list[Document], program: str) -> Settings:
+    """What the program itself makes of what it is given."""
+    container = container_of(documents, program)
+    secrets = {d["metadata"]["name"]: d["stringData"] for d in documents if d["kind"] == "Secret"}
+    command, read = settings.parse(container["args"], environment(container, secrets))
+    assert command == program
+    return read
+
+
 @pytest.mark.parametrize("program", ["controller", "injector"])
 def test_settings_are_understood_by_the_program(rendered: list[Document], program: str) -> None:
-    (deployment,) = (d for d in rendered if d["kind"] == "Deployment" and d["metadata"]["name"].endswith(f"-{program}"))
-    (container,) = deployment["spec"]["template"]["spec"]["containers"]
-    secrets = {d["metadata"]["name"]: d["stringData"] for d in rendered if d["kind"] == "Secret"}
-    given = environment(container, secrets)
-    _, read = settings.parse(container["args"], given)
+    read = settings_of(rendered, program)
+    ports = {p["name"]: p["containerPort"] for p in container_of(rendered, program)["ports"]}
     hook_name, hook = webhook(rendered)
-    ports = {p["name"]: p["containerPort"] for p in container["ports"]}
     assert read.namespace == NAMESPACE
     assert read.health_listen.port == ports["metrics"]
     if program == "injector":
@@ -208,17 +265,6 @@ def test_settings_are_understood_by_the_program(rendered: list[Document], progra
     else:
         assert read.webhook_configuration == hook_name
         assert read.webhook_service == hook["clientConfig"]["service"]["name"]
-    names = {
-        name
-        for kind, field in (("secrets", "tls_secret"), ("leases", "lease"))
-        for _, rule in rules(rendered, "Role")
-        if kind in rule["resources"]
-        for name in rule.get("resourceNames", [])
-        if getattr(read, field) == name
-    }
-    assert read.tls_secret in names
-    if program == "controller":
-        assert read.lease in names
 
 
 def test_every_variable_is_in_the_table_of_the_architecture(rendered: list[Document]) -> None:

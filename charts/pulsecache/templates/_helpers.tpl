@@ -1,15 +1,15 @@
 {{/* Names: at most 63 characters with the longest suffix that is put behind them, and no dots: Services have them too. */}}
 {{- define "pulsecache.name" -}}
-{{- default .Chart.Name .Values.nameOverride | trunc 45 | trimSuffix "-" }}
+{{- default .Chart.Name .Values.nameOverride | trunc 43 | trimSuffix "-" }}
 {{- end }}
 
 {{- define "pulsecache.fullname" -}}
 {{- if .Values.fullnameOverride }}
-{{- .Values.fullnameOverride | trunc 45 | trimSuffix "-" }}
+{{- .Values.fullnameOverride | trunc 43 | trimSuffix "-" }}
 {{- else if contains (include "pulsecache.name" .) .Release.Name }}
-{{- .Release.Name | replace "." "-" | trunc 45 | trimSuffix "-" }}
+{{- .Release.Name | replace "." "-" | trunc 43 | trimSuffix "-" }}
 {{- else }}
-{{- printf "%s-%s" .Release.Name (include "pulsecache.name" .) | replace "." "-" | trunc 45 | trimSuffix "-" }}
+{{- printf "%s-%s" .Release.Name (include "pulsecache.name" .) | replace "." "-" | trunc 43 | trimSuffix "-" }}
 {{- end }}
 {{- end }}
 
