@@ -104,6 +104,8 @@ def _name(pair: str) -> str:
 
 
 def _loose(name: str) -> str:
+    if name.isascii() and name.isalnum():
+        return name.lower()
     decoded = unquote(name.replace("+", " "), "latin-1").split("[", 1)[0].split("\0", 1)[0]
     return _LOOSE.sub("_", decoded.strip().lower())
 

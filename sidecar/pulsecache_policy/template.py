@@ -108,8 +108,8 @@ class PathTemplate:
 
 
 def expand(template: str, params: Mapping[str, str]) -> str:
-    """A tag template with its names replaced by their values."""
-    return _PLACEHOLDER.sub(lambda found: params[found[1]], template) if "{" in template else template
+    """A tag template (one that `check_tag` lets through) with its names replaced by their values."""
+    return template.format_map(params) if "{" in template else template
 
 
 def placeholders(template: str) -> tuple[str, ...]:
