@@ -231,11 +231,12 @@ class ServerConnection(asyncio.Protocol):
     def _incomplete(self, data: bytes, start: int) -> bool:
         limits = self._limits.head
         line_end = data.find(b"\n", start)
-        if len(data) - start > limits.target_bytes + 64 and line_end < 0:
+        line_bytes = (len(data) if line_end < 0 else line_end) - start
+        if line_bytes > limits.target_bytes + 64:
             self._refuse(ClientProtocolError(414, f"the request target is longer than {limits.target_bytes} bytes"))
         elif len(data) - start > limits.head_bytes:
             self._refuse(ClientProtocolError(431, f"the head is longer than {limits.head_bytes} bytes"))
-        elif line_end >= 0 and data[line_end - 1 : line_end] != b"\r":
+        elif data.count(b"\n") != data.count(b"\r\n"):
             self._refuse(ClientProtocolError(400, "a line of the head does not end in CRLF"))
         elif not self._head_began:
             self._head_began = True
@@ -390,12 +391,14 @@ class ServerConnection(asyncio.Protocol):
     def _write_whole(self, request: RequestHead, reply: Reply, keep_alive: bool) -> None:
         assert isinstance(reply.body, bytes)
         status, fields, body = reply.head.status, reply.head.fields, reply.body
-        if request.method == "HEAD" or status == 304:
-            body = b""  # Content-Length, if it is there, is that of the GET
+        if status == 304:
+            body = b""
         elif status == 204 or status < 200:
             fields, body = without(fields, b"content-length"), b""
-        else:
+        elif body or request.method != "HEAD":
             fields = (*without(fields, b"content-length"), (b"content-length", b"%d" % len(body)))
+        if request.method == "HEAD":
+            body = b""
         self._write_head(reply, fields, request, keep_alive, body)
 
     def _write_head(
