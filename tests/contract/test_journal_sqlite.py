@@ -22,8 +22,6 @@ from pulsecache_sidecar.adapters.sqlite_journal import SqliteJournal
 from pulsecache_sidecar.errors import JournalError, JournalFull
 from pulsecache_sidecar.ports import DeadLetter, PendingWrite
 
-SUPPORT = str(Path(writes.__file__).parent)
-
 
 async def fill(folder: Path, count: int, body: bytes = b"x" * 500) -> list[int]:
     """One commit each, and no orderly end: the log stays as a crash would leave it."""
@@ -368,7 +366,7 @@ asyncio.run(main(Path(sys.argv[1])))
 async def test_a_full_disk_refuses_keeps_what_it_has_and_recovers_by_itself(tmp_path: Path) -> None:
     child = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", FULL_DISK, str(tmp_path)),
-        env={**os.environ, "PYTHONPATH": SUPPORT},
+        env=writes.child_environment(),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )

@@ -283,10 +283,11 @@ async def test_writes_of_a_policy_without_a_bind_wait_and_say_so() -> None:
     await write_behind.stop()
 
 
+@pytest.mark.parametrize("trouble", [500, 503])
 @virtual_time
-async def test_a_retried_dead_letter_of_another_policy_goes_to_its_own_origin() -> None:
+async def test_a_retried_dead_letter_of_another_policy_goes_to_its_own_origin(trouble: int) -> None:
     refusing, other = World(origin=ScriptedOrigin(lambda arrival: 400)), World()
-    other.origin.script = lambda arrival: 500
+    other.origin.script = lambda arrival: trouble
     write_behind = WriteBehind(
         MemoryJournal(),
         lambda policy: (refusing if policy == "shop/a" else other).targets(policy),

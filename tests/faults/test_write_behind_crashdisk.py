@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ import pytest
 
 import crashdisk
 import journal_child
+import writes
 from pulsecache_sidecar.adapters.journal_file import JournalFile
 
 
@@ -24,8 +24,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run_child(library: Path, folder: Path, seed: int, count: int, fail: str | None = None) -> Path:
     folder.mkdir()
     log = folder.parent / f"{folder.name}.log"
-    environment = {**os.environ, **crashdisk.environment(library, folder, log, fail)}
-    environment["PYTHONPATH"] = str(Path(journal_child.__file__).parent)
+    environment = {**writes.child_environment(), **crashdisk.environment(library, folder, log, fail)}
     command = [sys.executable, journal_child.__file__, str(folder), str(seed), str(count)]
     subprocess.run(command, env=environment, check=True, timeout=50, stderr=subprocess.DEVNULL)
     return log

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import sys
 import time
@@ -15,9 +14,8 @@ from pathlib import Path
 import pytest
 
 import write_behind_child
+import writes
 from tiny_origin import RESET, Received, TinyOrigin, tiny_origin
-
-SUPPORT = str(Path(write_behind_child.__file__).parent)
 
 
 @dataclass
@@ -53,7 +51,7 @@ async def live(
     numbers = (str(number) for number in (origin.port, life, count, keys, callers))
     command = [sys.executable, write_behind_child.__file__, str(folder), *numbers, *([die] if die else [])]
     process = await asyncio.create_subprocess_exec(
-        *command, stdout=asyncio.subprocess.PIPE, env={**os.environ, "PYTHONPATH": SUPPORT}
+        *command, stdout=asyncio.subprocess.PIPE, env=writes.child_environment()
     )
     assert process.stdout is not None
     seen = 0

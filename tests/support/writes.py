@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 from pulsecache_sidecar.core.http.message import Fields, RequestHead
 from pulsecache_sidecar.ports import PendingWrite
+
+
+def child_environment() -> dict[str, str]:
+    """For a Python process that imports what this one imports: the helpers here, and the packages under test."""
+    paths = (str(Path(__file__).parent), os.environ.get("PYTHONPATH", ""))
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
 
 
 def request(method: str = "PUT", target: bytes = b"/products/1", fields: Fields = ((b"host", b"shop"),)) -> RequestHead:

@@ -45,13 +45,12 @@ class Ticket:
 
 @dataclass(slots=True, eq=False)
 class Lane:
-    """The pending writes of one order key, oldest first. Only the first may be on its way."""
+    """The pending writes of one order key, oldest first. One at a time is on its way."""
 
     order_key: str
     tickets: list[Ticket] = field(default_factory=list)
     scheduled: bool = False
     """The flusher knows of it: it is ready, in flight or resting."""
-    in_flight: bool = False
     failures: int = 0
     """Attempts in a row that failed for reasons of this lane's own."""
 
@@ -95,8 +94,8 @@ class Backlog:
             write=write if held else None,
             unknown_until=unknown_until,
         )
-        # By id: a retried dead letter comes back to its old place, though never before the one that is on its way.
-        insort(lane.tickets, ticket, lo=int(lane.in_flight), key=_id)
+        # By id: a retried dead letter comes back to its old place. The one that is on its way stays on its way.
+        insort(lane.tickets, ticket, key=_id)
         if ticket.shows is not None:
             insort(self._shown.setdefault(ticket.shows, []), ticket, key=_id)
             self._shown_bytes += size

@@ -138,7 +138,6 @@ class Flusher:
             if lane.tickets[0].policy != channel.policy:  # a retried dead letter of another policy came before
                 self._ready(lane)
                 continue
-            lane.in_flight = True
             channel.in_flight += 1
             task = asyncio.get_running_loop().create_task(self._flush(channel, lane, target))
             self._tasks.add(task)
@@ -186,7 +185,6 @@ class Flusher:
             verdict = Retry(type(defect).__name__, Scope.WRITE, Effect.UNKNOWN)
         finally:
             channel.in_flight -= 1
-            lane.in_flight = False
         self._reschedule(channel, lane, verdict)
 
     def _reschedule(self, channel: _Channel, lane: Lane, verdict: Verdict) -> None:
