@@ -32,3 +32,22 @@ format: install ## let ruff format and fix what it can
 .PHONY: test
 test: install ## unit, contract and wire tests: no cluster, no root, a few minutes
 	$(PY) -m pytest -m 'not api and not e2e' $(ARGS)
+
+include cluster/cluster.mk
+
+.PHONY: test-api
+test-api: install cluster-build-api ## against a real etcd and kube-apiserver, without a cluster
+	$(PY) -m pytest -m api $(ARGS)
+
+.PHONY: e2e
+e2e: install cluster-up ## scenarios on a real one-node cluster, from the outside (root)
+	$(CLUSTER) images sidecar operator shop redis postgres prometheus
+	$(CLUSTER) exec -- $(PY) -m pytest -m e2e tests/e2e $(ARGS)
+
+.PHONY: demo
+demo: ## the whole story on a cluster; CONTEXT=<kube context> for yours, else a one-node cluster (root)
+	@python3 examples/demo/on_cluster.py $(if $(CONTEXT),--context $(CONTEXT))
+
+.PHONY: crd-check
+crd-check: ## the chart's copy of the CRD equals crds/
+	python3 charts/sync_crds.py --check

@@ -95,7 +95,7 @@ class Kube:
         found: dict[str, Any] = json.loads(self.kubectl("get", kind, name, *_in(namespace), "-o", "json"))
         return found
 
-    def list(self, kind: str, namespace: str | None = None, selector: str = "") -> list[dict[str, Any]]:
+    def items(self, kind: str, namespace: str | None = None, selector: str = "") -> list[dict[str, Any]]:
         labels = ["-l", selector] if selector else []
         found: list[dict[str, Any]] = json.loads(self.kubectl("get", kind, *_in(namespace), *labels, "-o", "json"))[
             "items"
@@ -111,7 +111,7 @@ class Kube:
     def ready_pods(self, namespace: str, selector: str) -> list[dict[str, Any]]:
         return [
             pod
-            for pod in self.list("pods", namespace, selector)
+            for pod in self.items("pods", namespace, selector)
             if "deletionTimestamp" not in pod["metadata"]
             and any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", []))
         ]
