@@ -102,6 +102,7 @@ async def test_killed_at_any_moment_no_acknowledged_write_is_lost(tmp_path: Path
         origin.answer = lambda received: chance.choices([200, 500, 503, 429, RESET], [12, 1, 1, 1, 1])[0]
         for life in range(25):
             await live(tmp_path, origin, history, life, 200, kill_after=chance.randrange(1, 201))
+        origin.answer = lambda received: 200
         assert await live(tmp_path, origin, history, 25, 0) == 0
         assert history.left == 0
     times = check(history, origin.received)
