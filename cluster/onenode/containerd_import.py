@@ -40,7 +40,7 @@ def import_archive(ctr: Sequence[str], archive: Path, name: str, snapshotter: st
             assert child.stdin is not None
             assert child.stdout is not None
             with contextlib.suppress(BrokenPipeError):  # it says why below
-                _retell(source, name, present, child.stdin)
+                retell(source, name, present, child.stdin)
                 child.stdin.close()
             words = child.stdout.read().decode(errors="replace").strip()
     except (OSError, tarfile.TarError, KeyError, ValueError) as error:
@@ -49,7 +49,11 @@ def import_archive(ctr: Sequence[str], archive: Path, name: str, snapshotter: st
         raise ClusterError(f"{archive} could not be loaded: {words}")
 
 
-def _retell(source: tarfile.TarFile, name: str, present: set[str], out: IO[bytes]) -> None:
+def retell(source: tarfile.TarFile, name: str, present: set[str], out: IO[bytes]) -> None:
+    """Write the image of a docker-archive as an OCI layout, without the layers in `present`.
+
+    Raises ValueError when a layer is compressed: its digest would not be the one that the configuration names.
+    """
     image = json.loads(_read(source, "manifest.json"))[0]
     config = _read(source, image["Config"])
     members = [source.getmember(layer) for layer in image["Layers"]]

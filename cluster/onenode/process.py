@@ -77,10 +77,14 @@ class Process:
             os.close(handle)
 
     def children(self) -> list[int]:
-        try:
-            return [int(pid) for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()]
-        except (FileNotFoundError, ProcessLookupError):
-            return []
+        # not /proc/PID/task/PID/children, which leaves some out while others end
+        found = []
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                text = stat.read_text(errors="replace")
+                if int(text.rpartition(")")[2].split()[1]) == self.pid:
+                    found.append(int(stat.parent.name))
+        return found if self.alive() else []
 
     def end(self, grace_s: float = 5.0) -> None:
         """SIGTERM, then after `grace_s` SIGKILL; returns when it is gone. Raises ClusterError if it cannot be ended."""
@@ -144,11 +148,8 @@ def spawn(
         setsid=True,
         setsigmask=[],
     )
-    process = Process.of(pid)
-    if process is None:
-        _reap(pid)
-        raise ClusterError(f"{command[0]} did not start:\n{tail(log)}")
-    return process
+    # our child keeps its entry until we ask, also if it has ended already: the caller notices, and the log says why
+    return Process(*_stat(Path(f"/proc/{pid}/stat").read_text(errors="replace"))[::2])
 
 
 def tail(log: Path, lines: int = 15) -> str:
