@@ -8,7 +8,7 @@ the tags of its rule, one tag for its path (it starts with "/"; tags of a policy
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -117,9 +117,10 @@ class Hub(Protocol):
     arrive late. Each raises HubError when the outcome is unknown, and ForeignEpoch where it carries an epoch that is
     over. Positions returned are newly given out, except by `get` and `publishers`, which only read the counter."""
 
-    async def subscribe(self, last_acknowledged: str | None) -> Snapshot:
-        """`last_acknowledged`: cursor of the last entry this process was told of. Where the hub has lost it (and not
-        merely trimmed it), or has no epoch, a new epoch starts."""
+    async def subscribe(self, last_acknowledged: str | None, ended: Sequence[str] = ()) -> Snapshot:
+        """`last_acknowledged`: cursor of the last entry this process was told of; `ended`: epochs that it has seen end.
+        Where the hub has lost that entry (and not merely trimmed it), is back in such an epoch, or has none, a new
+        epoch starts."""
         ...
 
     async def read(self, cursor: str, *, block_s: float) -> Sequence[Entry]:

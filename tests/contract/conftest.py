@@ -5,12 +5,12 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any, Protocol
 
 import pytest
-from redis_server import RedisServer
 
 from pulsecache_sidecar.adapters.clock import SystemClock
 from pulsecache_sidecar.adapters.local_hub import LocalHub
 from pulsecache_sidecar.adapters.redis_connections import RedisConnections
 from pulsecache_sidecar.adapters.redis_hub import RedisHub
+from redis_server import RedisServer
 
 AnyHub = LocalHub | RedisHub
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from eventually import eventually
 from pulsecache_sidecar.ports import (
     Changed,
     Doubted,
@@ -95,6 +96,17 @@ class TestSubscribing:
         epoch, _ = await ready(hub)
         assert (await hub.subscribe("an-older-epoch:17-4")).epoch == epoch
 
+    async def test_a_hub_that_is_back_in_an_epoch_that_was_seen_to_end_starts_a_new_one(self, hub: Hub) -> None:
+        epoch, _ = await ready(hub)
+        assert (await hub.subscribe(None, ["another", epoch])).epoch != epoch
+
+    async def test_a_lost_end_makes_every_object_and_publisher_of_before_count_no_more(self, hub: Hub) -> None:
+        epoch, _ = await ready(hub, "p")
+        await hub.put("k", epoch, thing("a", at=await hub.sample(epoch)), 60)
+        after = (await hub.subscribe(f"{epoch}:9-1")).epoch
+        assert (await hub.get("k", after))[0] is None
+        assert set((await hub.publishers()).publishers) == {"old-epoch"}
+
 
 class TestTheStream:
     async def test_entries_are_dense_and_each_names_the_one_before(self, hub: Hub) -> None:
@@ -141,6 +153,7 @@ class TestTheStream:
         tags = ("/käse?q=\"1\"&b='2'", "a b\\c", "☃", "\u0000", "s:x")
         await hub.change("p", epoch, tags)
         (found,) = await entries(hub, cursor)
+        assert isinstance(found.event, Changed)
         assert found.event.tags == tags
 
 
@@ -200,9 +213,11 @@ class TestObjects:
     async def test_it_ends_with_its_time_to_live(self, hub: Hub) -> None:
         epoch, _ = await ready(hub)
         await hub.put("k", epoch, thing("a", at=await hub.sample(epoch)), 0.001)
-        async with asyncio.timeout(5):
-            while (await hub.get("k", epoch))[0] is not None:
-                await asyncio.sleep(0.001)
+
+        async def gone() -> bool:
+            return (await hub.get("k", epoch))[0] is None
+
+        await eventually(gone, "the object is gone")
 
 
 class TestWriteThrough:

@@ -9,13 +9,13 @@ from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from redis_server import RedisServer
 
 from pulsecache_sidecar.adapters.clock import SystemClock
 from pulsecache_sidecar.adapters.local_hub import LocalHub
 from pulsecache_sidecar.adapters.redis_connections import RedisConnections
 from pulsecache_sidecar.adapters.redis_hub import RedisHub
 from pulsecache_sidecar.ports import Entry, ForeignEpoch, Membership, Snapshot, StoredObject, UnknownPublisher
+from redis_server import RedisServer
 
 PUBLISHERS = st.sampled_from(["p", "q", "r"])
 TAGS = st.lists(st.sampled_from(["a", "b", "c", "*"]), max_size=3, unique=True).map(tuple)

@@ -85,9 +85,9 @@ class LocalHub:
 
     # --- reading ---------------------------------------------------------------------------------------------------
 
-    async def subscribe(self, last_acknowledged: str | None) -> Snapshot:
+    async def subscribe(self, last_acknowledged: str | None, ended: Sequence[str] = ()) -> Snapshot:
         state = self._state
-        if state is None or self._lost(state, last_acknowledged):
+        if state is None or state.epoch in ended or self._lost(state, last_acknowledged):
             first = state is None and self._first
             state = self._begin(old_epoch=not first)
         state.n += LEAP

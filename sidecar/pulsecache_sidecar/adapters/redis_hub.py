@@ -41,9 +41,9 @@ class RedisHub:
         self._threshold = failure_threshold
         self._keep = keep
 
-    async def subscribe(self, last_acknowledged: str | None) -> Snapshot:
+    async def subscribe(self, last_acknowledged: str | None, ended: Sequence[str] = ()) -> Snapshot:
         epoch, _, entry = (last_acknowledged or "").partition(":")
-        reply = await self._run("subscribe", secrets.token_hex(8), epoch, entry, probe=True)
+        reply = await self._run("subscribe", secrets.token_hex(8), epoch, entry, " ".join(ended), probe=True)
         with _understanding("subscribe"):
             epoch, position, flush, floor, sequence, last, doubts = reply
             return Snapshot(

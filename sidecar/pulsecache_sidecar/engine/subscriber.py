@@ -117,7 +117,7 @@ class Subscriber:
 
     async def _subscribe(self) -> None:
         asked = self._clock.now()
-        snapshot = await self._counted(self.hub.subscribe(self.view.told or None))
+        snapshot = await self._counted(self.hub.subscribe(self.view.told or None, self.view.ended))
         resumed = self.view.subscribed(snapshot, asked)
         await self._joined()
         self.live = True

@@ -21,6 +21,8 @@ from pulsecache_sidecar.core.staleness.positions import PositionLog
 from pulsecache_sidecar.core.staleness.stamps import Stamps
 from pulsecache_sidecar.core.staleness.validity import Validity
 
+ENDED_EPOCHS = 8
+
 
 class Gap(Exception):
     """Something of the stream was missed, or the hub lost its end: subscribe again."""
@@ -39,6 +41,8 @@ class View:
         self.told = ""
         """The last entry this process was told of: consumed, or acknowledged to it as its own."""
         self._told_at = 0
+        self.ended: tuple[str, ...] = ()
+        """The latest epochs that were seen to end: a hub that is back in one of them has lost what came after."""
         self.watermark = 0
         self.origin: float | None = None
         """Own-clock instant: whatever took effect earlier is consumed. The age of the watermark counts from here."""
@@ -61,6 +65,8 @@ class View:
         """
         resumed = snapshot.epoch == self.epoch and self.cursor != ""
         if snapshot.epoch != self.epoch:
+            if self.epoch is not None:
+                self.ended = (*self.ended, self.epoch)[-ENDED_EPOCHS:]
             self.epoch, self.position = snapshot.epoch, 0
             self._log.clear()
             self.watermark, self.origin, self.heartbeat = 0, None, None
