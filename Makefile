@@ -51,3 +51,7 @@ demo: ## the whole story on a cluster; CONTEXT=<kube context> for yours, else a 
 .PHONY: crd-check
 crd-check: ## the chart's copy of the CRD equals crds/
 	python3 charts/sync_crds.py --check
+
+.PHONY: demo-local
+demo-local: install ## the same story with processes on loopback: no root, no cluster, no Redis needed
+	@$(PY) examples/demo/on_loopback.py $(ARGS)

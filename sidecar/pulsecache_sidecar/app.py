@@ -70,6 +70,7 @@ class App:
         self._exchanges = {
             bind.policy: self._exchange(bind, origin) for bind, origin in zip(config.binds, self._origins, strict=True)
         }
+        self._local_hubs: dict[str, LocalHub] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._not_ready: str | None = "starting"
         self._beat = self._clock.now()
@@ -157,7 +158,11 @@ class App:
         threshold = policy.staleness.heartbeat.failure_threshold
         if not policy.redis:
             # In a pod others may write to the same data; by hand this process is the only way to it.
-            return LocalHub(self._clock, covered=not self._config.pod.real, failure_threshold=threshold)
+            if policy.dataset not in self._local_hubs:
+                self._local_hubs[policy.dataset] = LocalHub(
+                    self._clock, covered=not self._config.pod.real, failure_threshold=threshold
+                )
+            return self._local_hubs[policy.dataset]
         if self._redis is None:
             LOG.warning("policy %s wants Redis, and there is none: every bound is the age of the answer", policy.key)
             return None
