@@ -7,6 +7,7 @@ again afterwards. What a key means, and what is done about it, is the caller's m
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
@@ -44,7 +45,7 @@ class WorkQueue(Generic[Key]):
 
     def add(self, key: Key, *, after_s: float = 0.0) -> None:
         """Asks for a turn. Of several wishes the earliest counts."""
-        due = max(self._loop.time() + after_s, self._began.get(key, 0.0) + self._pace_s)
+        due = max(self._loop.time() + after_s, self._began.get(key, -math.inf) + self._pace_s)
         if timer := self._timers.get(key):
             if timer.when() <= due:
                 return

@@ -12,21 +12,25 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import kopf
+from kubernetes.aio.client import Configuration
 
 from pulsecache_operator.controller.api import CACHE_POLICY, Document, configured
 
 LOG = logging.getLogger(__name__)
 
+RETRIES_S = (1.0, 2.0, 4.0)
+"""Waits between Kopf's own tries of a request; a 403 is retried like a hiccup, for as long as this allows."""
 BACKOFF_S = 1.0
 BACKOFF_LIMIT_S = 30.0
 CALM_S = 60.0
 """Who ran for this long before he failed is started again at once."""
 STOP_S = 10.0
 
+Connection = Callable[[], Awaitable[Configuration]]
 Heard = Callable[[str | None, Document], None]
 """(type, object): ADDED, MODIFIED, DELETED, or None for an object that was there at the beginning."""
 
@@ -34,9 +38,21 @@ Heard = Callable[[str | None, Document], None]
 class PolicyWatch:
     """Calls `heard` in the loop in which `start` was called."""
 
-    def __init__(self, heard: Heard) -> None:
+    def __init__(
+        self,
+        heard: Heard,
+        connection: Connection = configured,
+        *,
+        retries_s: tuple[float, ...] = RETRIES_S,
+        backoff_s: float = BACKOFF_S,
+    ) -> None:
         self._heard = heard
+        self._connection = connection
+        self._retries_s = retries_s
+        self._backoff_s = backoff_s
         self._stop = threading.Event()
+        self._ending: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
+        self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self.restarts = 0
         """How often Kopf ended by itself."""
@@ -53,7 +69,11 @@ class PolicyWatch:
         return None
 
     async def stop(self) -> None:
-        self._stop.set()
+        with self._lock:
+            self._stop.set()
+            if self._ending is not None:
+                loop, ending = self._ending
+                loop.call_soon_threadsafe(ending.set)
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join, STOP_S)
 
@@ -71,22 +91,36 @@ class PolicyWatch:
                 return
             self.restarts += 1
             failures = 0 if time.monotonic() - began > CALM_S else failures + 1
-            wait_s = min(BACKOFF_LIMIT_S, BACKOFF_S * 2 ** min(failures, 10))
+            wait_s = min(BACKOFF_LIMIT_S, self._backoff_s * 2 ** min(failures, 10))
             LOG.warning("the watch of CachePolicies has ended; it begins again in %.0f s", wait_s)
             self._stop.wait(wait_s)
 
     async def _operate(self, loop: asyncio.AbstractEventLoop) -> None:
-        await kopf.operator(
-            registry=_registry(self._heard, loop), settings=_settings(), clusterwide=True, stop_flag=self._stop
-        )
+        # An event of this loop, not of threads: Kopf waits for one of those in a worker thread, and its loop cannot
+        # be closed as long as that thread waits, also when Kopf has ended for another reason.
+        ending = asyncio.Event()
+        with self._lock:
+            if self._stop.is_set():
+                return
+            self._ending = (asyncio.get_running_loop(), ending)
+        try:
+            await kopf.operator(
+                registry=_registry(self._heard, loop, self._connection),
+                settings=_settings(self._retries_s),
+                clusterwide=True,
+                stop_flag=ending,
+            )
+        finally:
+            with self._lock:
+                self._ending = None
 
 
-def _registry(heard: Heard, loop: asyncio.AbstractEventLoop) -> kopf.OperatorRegistry:
+def _registry(heard: Heard, loop: asyncio.AbstractEventLoop, connection: Connection) -> kopf.OperatorRegistry:
     registry = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=registry)
     async def login(**_: Any) -> kopf.ConnectionInfo:
-        found = await configured()
+        found = await connection()
         scheme, _space, token = str(found.api_key.get("BearerToken", "")).partition(" ")
         return kopf.ConnectionInfo(
             server=found.host,
@@ -108,7 +142,7 @@ def _registry(heard: Heard, loop: asyncio.AbstractEventLoop) -> kopf.OperatorReg
     return registry
 
 
-def _settings() -> kopf.OperatorSettings:
+def _settings(retries_s: tuple[float, ...]) -> kopf.OperatorSettings:
     settings = kopf.OperatorSettings()
     settings.peering.standalone = True  # peering pauses watches and knows no take-over in seconds: see `lease`
     settings.posting.enabled = False  # our Events are our own
@@ -119,7 +153,7 @@ def _settings() -> kopf.OperatorSettings:
     settings.watching.chunk_size = 500
     settings.networking.connect_timeout = 10
     settings.networking.request_timeout = 60
-    settings.networking.error_backoffs = (1, 2, 4)  # a 403 is retried like a hiccup, for as long as this allows
+    settings.networking.error_backoffs = retries_s
     settings.process.ultimate_exiting_timeout = None  # it would kill the whole process, which is not Kopf's alone
     settings.execution.max_workers = 1
     return settings
