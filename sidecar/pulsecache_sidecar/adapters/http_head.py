@@ -36,8 +36,14 @@ class _Fields:
         self.found.append((name.lower(), value.strip(b" \t")))
 
 
+def has_bare_lf(data: bytes) -> bool:
+    return data.count(b"\n") != data.count(b"\r\n")
+
+
 def parse_request(head: bytes, peer: str, limits: HeadLimits) -> tuple[RequestHead, framing.RequestFraming]:
     """`head` is all bytes up to and with the empty line. Raises ClientProtocolError."""
+    if has_bare_lf(head):
+        raise ClientProtocolError(400, "a line of the head does not end in CRLF")
     end = head.find(b"\r\n")
     line = head[:end]
     if len(line) > limits.target_bytes and b" " in line and len(line.split(b" ", 2)[1]) > limits.target_bytes:

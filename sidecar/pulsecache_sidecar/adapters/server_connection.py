@@ -236,7 +236,7 @@ class ServerConnection(asyncio.Protocol):
             self._refuse(ClientProtocolError(414, f"the request target is longer than {limits.target_bytes} bytes"))
         elif len(data) - start > limits.head_bytes:
             self._refuse(ClientProtocolError(431, f"the head is longer than {limits.head_bytes} bytes"))
-        elif data.count(b"\n") != data.count(b"\r\n"):
+        elif http_head.has_bare_lf(data):
             self._refuse(ClientProtocolError(400, "a line of the head does not end in CRLF"))
         elif not self._head_began:
             self._head_began = True
@@ -277,6 +277,13 @@ class ServerConnection(asyncio.Protocol):
 
     def _start(self, coroutine: Coroutine[Any, Any, None]) -> None:
         self._task = self._loop.create_task(coroutine)
+        self._task.add_done_callback(self._broke)
+
+    def _broke(self, task: asyncio.Task[None]) -> None:
+        """A fault of our own: the connection cannot be trusted any more."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a connection broke", exc_info=error)
+            self.abort()
 
     async def _answer(self, request: RequestHead, framing: RequestFraming, body: RequestBody | None) -> None:
         try:

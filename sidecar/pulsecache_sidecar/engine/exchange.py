@@ -18,7 +18,7 @@ from pulsecache_policy.model import Mode
 from pulsecache_sidecar.core.http import status_fields
 from pulsecache_sidecar.core.http.credentials import unkeyed
 from pulsecache_sidecar.core.http.framing import wanted_protocol
-from pulsecache_sidecar.core.http.message import RequestHead
+from pulsecache_sidecar.core.http.message import RequestHead, without
 from pulsecache_sidecar.core.http.written import as_read
 from pulsecache_sidecar.engine.handler import Reply, TunnelRefused
 from pulsecache_sidecar.engine.look_aside import LookAside
@@ -36,7 +36,8 @@ SAFE = frozenset(("GET", "HEAD", "OPTIONS", "TRACE", "QUERY", "PROPFIND", "REPOR
 class Exchange:
     """`current` gives what is in force for the bind now, None where its policy is not there (yet, or any more).
     `policy` is the bind's policy key, for metrics. `tunnels`: whether what is not HTTP/1 may pass to the origin
-    untouched (server-side), or is refused."""
+    untouched (server-side), or is refused. `authority` (client-side): requests are for this host, whatever local
+    address the client wrote into Host; so what consumers share, and what Location names, is the origin's own."""
 
     def __init__(
         self,
@@ -47,12 +48,14 @@ class Exchange:
         observer: Observer,
         policy: str,
         tunnels: bool = True,
+        authority: str | None = None,
     ) -> None:
         self._origin = origin
         self._current = current
         self._observer = observer
         self._policy = policy
         self._tunnels = tunnels
+        self._host = None if authority is None else (b"host", authority.encode())
         self.upstream = Upstream(origin, clock, observer)
         """For whoever else sends to this origin: the same limits count."""
         self._look_aside = LookAside(self.upstream)
@@ -74,10 +77,11 @@ class Exchange:
         match = serving.policy.match_read(request.method, request.path)
         if match is None:
             return None
-        read = _read(serving, request, match)
+        read = _read(serving, self._addressed(request), match)
         return self._look_aside.at_once(read) if isinstance(read, Read) else None
 
     async def handle(self, request: RequestHead, body: Body | None) -> Reply:
+        request = self._addressed(request)
         serving = self._current()
         if serving is None:
             return await self._pass(request, body)
@@ -97,7 +101,7 @@ class Exchange:
         return await self._pass(request, body)
 
     async def upgrade(self, request: RequestHead) -> Reply:
-        sent = outbound(request)
+        sent = outbound(self._addressed(request))
         if request.method != "CONNECT":
             wanted = wanted_protocol(request) or b""
             sent = replace(sent, fields=(*sent.fields, (b"connection", b"upgrade"), (b"upgrade", wanted)))
@@ -119,6 +123,11 @@ class Exchange:
         return await self._origin.tunnel(timeout_s=PATIENCE_S)
 
     # ----------------------------------------------------------------------------------------------------------------
+
+    def _addressed(self, request: RequestHead) -> RequestHead:
+        if self._host is None:
+            return request
+        return replace(request, fields=(self._host, *without(request.fields, b"host")))
 
     async def _pass(
         self,

@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 import re
 
+from pulsecache_sidecar.core.http.cache_control import MAX_DELTA_S
 from pulsecache_sidecar.core.http.message import Fields, first
 
 NAME = "pulsecache"
@@ -40,7 +41,7 @@ def told_staleness(fields: Fields) -> float | None:
 
 def hit(ttl_s: float, *, detail: str | None = None) -> tuple[bytes, bytes]:
     """`ttl_s` is negative for what is served stale."""
-    return _cache_status(f"hit; ttl={math.floor(ttl_s)}", detail)
+    return _cache_status(f"hit; ttl={math.floor(max(ttl_s, -MAX_DELTA_S))}", detail)
 
 
 def forwarded(
