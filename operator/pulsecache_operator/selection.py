@@ -22,7 +22,7 @@ from pulsecache_operator.inject.names import (
     SERVER_PORTS,
 )
 from pulsecache_operator.inject.plan import InjectionPlan, Redirect, TakeOver
-from pulsecache_operator.inject.pod import containers_of, references, strip
+from pulsecache_operator.inject.pod import containers_of, plain, references
 from pulsecache_operator.inject.status import MalformedStatus
 from pulsecache_operator.placement import (
     Conflict,
@@ -110,15 +110,17 @@ def plan_for(
     """
     where = meta(namespace)["name"]
     try:
-        plain = strip(pod)
+        bare = plain(pod)
     except MalformedStatus as error:
         return Skip(reason=Reason.MALFORMED_STATUS, message=str(error))
     index = by_name(services, where)
-    labels = labels_of(plain)
+    labels = labels_of(bare)
     selecting, refusals = [], []
     for policy in by_age(policy for policy in policies if policy.namespace == where):
-        resolved = resolve(policy, index)
         selected = claims(policy, labels, index)
+        if not selected and (isinstance(policy.placement, Consumer) or policy.placement.name in index):
+            continue
+        resolved = resolve(policy, index)
         if isinstance(resolved, Problem):
             if selected or resolved.reason is Reason.SERVICE_MISSING:
                 message = f"{resolved.message}. {resolved.fix}"
@@ -128,11 +130,11 @@ def plan_for(
     selected_by = tuple(p.name for p, _ in selecting) + tuple(
         r.policy for r in refusals if r.reason is not Reason.SERVICE_MISSING
     )
-    if selected_by and (obstacle := _obstacle(plain, namespace, own_namespace)):
+    if selected_by and (obstacle := _obstacle(bare, namespace, own_namespace)):
         reason, message = obstacle
         return Skip(reason=reason, message=message, refusals=tuple(refusals), selected_by=selected_by)
 
-    allocation = _Allocation(plain)
+    allocation = _Allocation(bare)
     binds: list[TakeOver | Redirect] = []
     for policy, resolved in selecting:
         bind = allocation.bind(policy, resolved)

@@ -54,7 +54,7 @@ class Timing:
     """API servers send a bookmark about each minute in which something of the kind has changed: after a longer silence
     the watch is made anew."""
     backoff_first_s: float = 0.5
-    backoff_max_s: float = 30.0
+    backoff_max_s: float = 10.0
     short_s: float = 5.0
     """A watch that ends sooner, and without an event, counts as a failure."""
 

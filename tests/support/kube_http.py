@@ -30,11 +30,13 @@ class KubeHttp:
     def request(
         self, method: str, path: str, body: Any = None, content_type: str = "application/json"
     ) -> tuple[int, Any]:
-        """Status and document."""
+        """Status and document; of a path that the server does not know the text that it answers with."""
         text = None if body is None else json.dumps(body)
         self._connection.request(method, path, text, {"Content-Type": content_type, "Accept": "application/json"})
         response = self._connection.getresponse()
-        document = json.loads(response.read())
+        answer = response.read()
+        kind = response.headers.get_content_type()
+        document = json.loads(answer) if kind == "application/json" else answer.decode()
         self.warnings = response.headers.get_all("Warning") or []
         return response.status, document
 

@@ -20,11 +20,11 @@ from pulsecache_policy.model import CachePolicy
 NAMES = ("pulsecache-injector.pulsecache-system.svc",)
 
 
-def certificate(before: Material | None = None, now: datetime | None = None) -> Material:
+def certificate(before: Material | None = None, now: datetime | None = None, names: Sequence[str] = NAMES) -> Material:
     """A CA and a leaf; with `before` a later leaf of the same CA."""
     if before is not None:
         before = Material(ca_bundle=before.ca_bundle, ca_key=before.ca_key)
-    return renew(before or Material(), NAMES, now or now_utc()).material
+    return renew(before or Material(), names, now or now_utc()).material
 
 
 def secret(material: Material, name: str = "pulsecache-webhook-tls") -> dict[str, Any]:

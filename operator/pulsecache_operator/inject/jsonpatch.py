@@ -7,7 +7,7 @@ correct one of any, and the shortest for what injection does: an element put fir
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -21,7 +21,7 @@ def patch(before: Any, after: Any) -> list[dict[str, Any]]:
 def _diff(path: str, before: Any, after: Any, operations: list[dict[str, Any]]) -> None:
     if before is after:
         return
-    if isinstance(before, Mapping) and isinstance(after, Mapping):
+    if isinstance(before, dict) and isinstance(after, dict):
         _diff_objects(path, before, after, operations)
     elif isinstance(before, list) and isinstance(after, list):
         _diff_lists(path, before, after, operations)
@@ -30,9 +30,7 @@ def _diff(path: str, before: Any, after: Any, operations: list[dict[str, Any]]) 
         operations.append({"op": "replace", "path": path, "value": after})
 
 
-def _diff_objects(
-    path: str, before: Mapping[str, Any], after: Mapping[str, Any], operations: list[dict[str, Any]]
-) -> None:
+def _diff_objects(path: str, before: dict[str, Any], after: dict[str, Any], operations: list[dict[str, Any]]) -> None:
     for key, value in before.items():
         if key not in after:
             operations.append({"op": "remove", "path": f"{path}/{_escaped(key)}"})
@@ -64,7 +62,7 @@ def _diff_lists(path: str, before: Sequence[Any], after: Sequence[Any], operatio
 
 def _paired(before: Any, after: Any) -> bool:
     """Whether two elements are the same thing, perhaps changed."""
-    if isinstance(before, Mapping) and isinstance(after, Mapping):
+    if isinstance(before, dict) and isinstance(after, dict):
         name = before.get("name")
         other = after.get("name")
         return type(name) is type(other) and bool(name == other)
@@ -74,4 +72,4 @@ def _paired(before: Any, after: Any) -> bool:
 
 
 def _escaped(key: str) -> str:
-    return key.replace("~", "~0").replace("/", "~1")
+    return key.replace("~", "~0").replace("/", "~1") if "~" in key or "/" in key else key

@@ -119,6 +119,11 @@ def strip(pod: Mapping[str, Any]) -> Pod:
     return before
 
 
+def plain(pod: Mapping[str, Any]) -> Mapping[str, Any]:
+    """`strip` for those who only read: a pod that was not injected is handed back itself. Raises MalformedStatus."""
+    return pod if status_of(pod) is None else strip(pod)
+
+
 # --- ports ------------------------------------------------------------------------------------------------------
 
 
@@ -223,8 +228,8 @@ def _copied(value: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _copied_value(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return _copied(value)
+    if isinstance(value, dict):
+        return {key: _copied_value(element) for key, element in value.items()}
     if isinstance(value, list):
         return [_copied_value(element) for element in value]
     return value

@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from pulsecache_operator.inject import SidecarConfig, inject, patch, strip
+from pulsecache_operator.inject import SidecarConfig, inject, patch
+from pulsecache_operator.inject.pod import plain
 from pulsecache_operator.placement import Object
 from pulsecache_operator.selection import Inject, Reason, Skip, plan_for
 from pulsecache_policy.model import CachePolicy
@@ -84,17 +85,19 @@ def answer(asked: Question, known: Knowledge, config: SidecarConfig, own_namespa
     decision = plan_for(pod, known.namespace(where), policies, known.services_of(where), own_namespace=own_namespace)
     news = () if request.get("dryRun") else _news(decision, pod, where, policies)
     warnings = [f"pulsecache: policy {policy} has no effect on this pod: {text}" for policy, _, text in _told(decision)]
+    after: Object
     match decision:
         case Inject():
-            after = inject(pod, decision.plan, config)
-            result, reason = "injected", "unchanged" if after == pod else ""
+            after, result, reason = inject(pod, decision.plan, config), "injected", ""
         case Skip(reason=Reason.MALFORMED_STATUS):
             after, result, reason = pod, "skipped", decision.reason
             warnings.append(f"pulsecache: {decision.message}")
         case Skip():
-            after, result, reason = strip(pod), "skipped", decision.reason
-    audit = {"decision": " ".join((result, reason)).strip()}
+            after, result, reason = plain(pod), "skipped", decision.reason
     operations = patch(pod, after)
+    if result == "injected" and not operations:
+        reason = "unchanged"
+    audit = {"decision": " ".join((result, reason)).strip()}
     return _allowed(asked.uid, operations, warnings, audit, result=result, reason=reason, news=news)
 
 
