@@ -11,7 +11,8 @@ from collections import deque
 from dataclasses import dataclass
 
 from pulsecache_sidecar.adapters import http_head
-from pulsecache_sidecar.adapters.origin_connection import OriginConnection, StreamedResponse
+from pulsecache_sidecar.adapters.origin_connection import OriginConnection
+from pulsecache_sidecar.adapters.origin_response import StreamedResponse
 from pulsecache_sidecar.adapters.tunnel import OriginTunnel
 from pulsecache_sidecar.core.http.framing import declared_length
 from pulsecache_sidecar.core.http.message import Fields, RequestHead, first, without

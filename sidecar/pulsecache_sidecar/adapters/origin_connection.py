@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pulsecache_sidecar.adapters import http_flow, http_head
+from pulsecache_sidecar.adapters.origin_response import StreamedResponse
 from pulsecache_sidecar.core.http import chunked
 from pulsecache_sidecar.core.http.framing import BadFraming, response_framing
 from pulsecache_sidecar.core.http.message import ResponseHead
@@ -287,56 +288,3 @@ class OriginConnection(asyncio.Protocol):
             exchange.head.set_exception(error)
             exchange.head.exception()  # whoever waits is told; where nobody does any more, that is no fault
         exchange.body.fail(error)
-
-
-class StreamedResponse:
-    """Implements ports.OriginResponse over a connection."""
-
-    def __init__(self, connection: OriginConnection, head: ResponseHead, chunks: http_flow.Chunks, timeout_s: float):
-        self._connection = connection
-        self._head = head
-        self._chunks = chunks
-        self._timeout_s = timeout_s
-
-    @property
-    def head(self) -> ResponseHead:
-        return self._head
-
-    @property
-    def body(self) -> Body:
-        return self
-
-    def abort(self) -> None:
-        if not self._chunks.ended:
-            self._chunks.fail(OriginBadResponse("the response was given up", request_sent=True))
-            self._connection.abort()
-
-    def detach(self) -> bytes:
-        """Leaves the connection to a tunnel; returns what came after the head."""
-        self._connection.detach()
-        return self._chunks.take() or b""
-
-    def __aiter__(self) -> StreamedResponse:
-        return self
-
-    async def __anext__(self) -> bytes:
-        while True:
-            data = self._chunks.take()
-            if data is not None:
-                self._connection.taken(self._chunks)
-                return data
-            if self._chunks.ended:
-                raise StopAsyncIteration
-            try:
-                async with asyncio.timeout(self._timeout_s):
-                    await self._chunks.wait()
-            except TimeoutError:
-                error = OriginTimeout(
-                    f"{self._connection.name} sent nothing of its response's body for {self._timeout_s:g} s",
-                    request_sent=True,
-                )
-                self._connection.fail(error)
-                raise error from None
-            except asyncio.CancelledError:
-                self.abort()
-                raise

@@ -14,17 +14,18 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from email.utils import formatdate
 from enum import Enum, auto
 from typing import Any
 
 from pulsecache_sidecar.adapters import http_flow, http_head
 from pulsecache_sidecar.adapters.request_body import RequestBody
+from pulsecache_sidecar.adapters.server_reply import CutShort, ReplyWriter
 from pulsecache_sidecar.core.http import chunked
-from pulsecache_sidecar.core.http.framing import RequestFraming, declared_length
-from pulsecache_sidecar.core.http.message import Fields, RequestHead, ResponseHead, first, without
+from pulsecache_sidecar.core.http.framing import RequestFraming
+from pulsecache_sidecar.core.http.message import RequestHead
 from pulsecache_sidecar.engine.handler import Handler, Reply, TunnelRefused, problem
 from pulsecache_sidecar.errors import ClientProtocolError, OriginError
+from pulsecache_sidecar.ports import Tunnel
 
 log = logging.getLogger(__name__)
 
@@ -85,11 +86,13 @@ class ServerConnection(asyncio.Protocol):
         self._deadline = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self.transport: asyncio.Transport
+        self._writer: ReplyWriter
 
     # --- asyncio ------------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = http_flow.transport_of(transport)
+        self._writer = ReplyWriter(self.transport, self._gate, self._wall)
         peer = self.transport.get_extra_info("peername")
         # A socket for both families shows IPv4 clients as ::ffff:a.b.c.d.
         self._peer = peer[0].removeprefix("::ffff:") if isinstance(peer, tuple) else ""
@@ -219,8 +222,9 @@ class ServerConnection(asyncio.Protocol):
         elif framing.length == 0:
             reply = self._handler.at_once(request)
             if reply is not None:
-                self._write_whole(request, reply, framing.keep_alive)
-                self._next(framing.keep_alive and not reply.close)
+                keep_alive = framing.keep_alive and not reply.close and not self._finishing
+                self._writer.write_whole(request, reply, keep_alive=keep_alive)
+                self._next(keep_alive)
                 return True
             self._start(self._answer(request, framing, None))
         else:
@@ -296,33 +300,37 @@ class ServerConnection(asyncio.Protocol):
             log.exception("a request could not be answered: %s", request.method)
             reply = problem(500, "internal", "Internal error", "the sidecar failed to answer; its log says why")
             reply.close = True
-        # A body that nobody wanted may still be on its way: what follows on the connection cannot be trusted.
-        keep_alive = framing.keep_alive and (body is None or body.complete) and not reply.close
-        try:
-            keep_alive = await self._write(request, reply, keep_alive)
-        except ConnectionError:
-            return
-        self._task = None
-        self._next(keep_alive and (body is None or body.complete))
-        self._advance()
+        await self._reply(request, reply, framing, body)
 
     async def _upgrade(self, request: RequestHead, framing: RequestFraming) -> None:
-        if framing.length:
+        if framing.length != 0:
             self._task = None
             self._refuse(ClientProtocolError(400, "a request for another protocol with a body"))
             return
         reply = await self._handler.upgrade(request)
         if reply.tunnel is None:
-            if await self._write(request, reply, framing.keep_alive and not reply.close):
-                self._task = None
-                self._next(framing.keep_alive and not reply.close)
-                self._advance()
-            else:
-                self._task = None
-                self._next(False)
+            await self._reply(request, reply, framing, None)
+        else:
+            self._writer.write_switch(reply)
+            self._splice(reply.tunnel)
+
+    async def _reply(
+        self, request: RequestHead, reply: Reply, framing: RequestFraming, body: RequestBody | None
+    ) -> None:
+        # A body that nobody wanted may still be on its way: what follows on the connection cannot be trusted.
+        keep_alive = framing.keep_alive and not reply.close and not self._finishing
+        keep_alive = keep_alive and (body is None or body.complete)
+        try:
+            keep_alive = await self._writer.write(request, reply, keep_alive=keep_alive)
+        except CutShort as cut:
+            log.info("a response was cut short: %s", cut)
+            self.abort()
             return
-        self.transport.write(http_head.write_response(reply.head.status, reply.head.reason, reply.head.fields))
-        self._splice(reply)
+        except ConnectionError:
+            return
+        self._task = None
+        self._next(keep_alive)
+        self._advance()
 
     async def _tunnel(self) -> None:
         try:
@@ -335,96 +343,23 @@ class ServerConnection(asyncio.Protocol):
             log.info("a connection that is not HTTP/1 has no way to the origin: %s", error)
             self.abort()
             return
-        self._splice(Reply(ResponseHead(101, ()), tunnel=tunnel))
+        self._splice(tunnel)
 
-    def _splice(self, reply: Reply) -> None:
+    def _splice(self, tunnel: Tunnel) -> None:
         """The connection belongs to the tunnel from here on."""
-        assert reply.tunnel is not None
         received, self._buffer = self._buffer, b""
         self._state = State.TUNNEL
         self._task = None
         self._expect(None)
         self._ended(self)
-        reply.tunnel.splice(self.transport, received)
-
-    async def _write(self, request: RequestHead, reply: Reply, keep_alive: bool) -> bool:
-        """Writes a reply; returns whether the connection may live on. Raises ConnectionError: the client is gone."""
-        if isinstance(reply.body, bytes):
-            self._write_whole(request, reply, keep_alive)
-            await self._gate.passed()
-            return keep_alive
-        status = reply.head.status
-        length = declared_length(reply.head.fields)
-        if request.method == "HEAD" or status in (204, 304):
-            await _give_up(reply.body)
-            self._write_head(reply, without(reply.head.fields, b"transfer-encoding"), request, keep_alive)
-            return keep_alive
-        fields = reply.head.fields
-        is_chunked = length is None and request.version >= (1, 1)
-        if is_chunked:
-            fields = (*fields, (b"transfer-encoding", b"chunked"))
-        elif length is None:
-            keep_alive = False  # HTTP/1.0: the body ends with the connection
-        self._write_head(reply, fields, request, keep_alive)
-        try:
-            await self._write_stream(reply, length, is_chunked)
-        except (OriginError, _WrongLength) as error:
-            # The client must see that the body is not whole: a reset, not an end.
-            log.info("a response was cut short: %s", error)
-            self.abort()
-            raise ConnectionResetError(str(error)) from error
-        except BaseException:
-            await _give_up(reply.body)
-            raise
-        return keep_alive
-
-    async def _write_stream(self, reply: Reply, length: int | None, is_chunked: bool) -> None:
-        assert not isinstance(reply.body, bytes)
-        left = length
-        async for piece in reply.body:
-            if not piece:
-                continue
-            if left is not None:
-                left -= len(piece)
-                if left < 0:
-                    raise _WrongLength("the body is longer than its Content-Length")
-            self.transport.write(chunked.encode(piece) if is_chunked else piece)
-            await self._gate.passed()
-        if left:
-            raise _WrongLength("the body is shorter than its Content-Length")
-        if is_chunked:
-            self.transport.write(chunked.LAST_CHUNK)
-
-    def _write_whole(self, request: RequestHead, reply: Reply, keep_alive: bool) -> None:
-        assert isinstance(reply.body, bytes)
-        status, fields, body = reply.head.status, reply.head.fields, reply.body
-        if status == 304:
-            body = b""
-        elif status == 204 or status < 200:
-            fields, body = without(fields, b"content-length"), b""
-        elif body or request.method != "HEAD":
-            fields = (*without(fields, b"content-length"), (b"content-length", b"%d" % len(body)))
-        if request.method == "HEAD":
-            body = b""
-        self._write_head(reply, fields, request, keep_alive, body)
-
-    def _write_head(
-        self, reply: Reply, fields: Fields, request: RequestHead, keep_alive: bool, body: bytes = b""
-    ) -> None:
-        if first(fields, b"date") is None:
-            fields = (*fields, (b"date", formatdate(self._wall(), usegmt=True).encode()))
-        if not keep_alive or self._finishing:
-            fields = (*fields, (b"connection", b"close"))
-        elif request.version < (1, 1):
-            fields = (*fields, (b"connection", b"keep-alive"))
-        self.transport.write(http_head.write_response(reply.head.status, reply.head.reason, fields) + body)
+        tunnel.splice(self.transport, received)
 
     def _next(self, keep_alive: bool) -> None:
         """After an answer."""
         self._body = None
         if self.transport.is_closing():
             return
-        if not keep_alive or self._finishing or (self._client_done and not self._buffer):
+        if not keep_alive or (self._client_done and not self._buffer):
             self._linger()
             return
         self._state = State.HEAD
@@ -441,7 +376,7 @@ class ServerConnection(asyncio.Protocol):
         if self.transport.is_closing():
             return
         reply = problem(error.status, "client-protocol", "Bad request", error.detail)
-        self._write_whole(RequestHead("GET", b"/", ()), reply, False)
+        self._writer.write_whole(RequestHead("GET", b"/", ()), reply, keep_alive=False)
         self._linger()
 
     def _linger(self) -> None:
@@ -467,16 +402,3 @@ class ServerConnection(asyncio.Protocol):
 
     def abort(self) -> None:
         http_flow.abort(self.transport)
-
-
-class _WrongLength(Exception):
-    """A body that is not as long as its head said."""
-
-
-async def _give_up(body: object) -> None:
-    """Tells a stream that nobody will read it to its end."""
-    abort = getattr(body, "abort", None) or getattr(body, "aclose", None)
-    if abort is not None:
-        result = abort()
-        if result is not None:
-            await result

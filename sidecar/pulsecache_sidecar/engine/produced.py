@@ -18,8 +18,8 @@ class Produced:
 
 
 def produce(read: Read, head: ResponseHead | None, body: bytes | Body, times: Times) -> Produced | NotStored:
-    """`head` None: the write shows no representation. Credentials count here as well: what an administrator was shown is
-    not for everybody, unless the origin says so; `from: Refetch` asks as anybody would."""
+    """`head` None: the write shows no representation. Credentials count here as well: what an administrator was shown
+    is not for everybody, unless the origin says so; `from: Refetch` asks as anybody would."""
     if head is None:
         return NotStored.STATUS
     if not isinstance(body, bytes):

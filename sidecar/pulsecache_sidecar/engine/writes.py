@@ -12,16 +12,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from pulsecache_policy.match import WriteMatch, path_tag
 from pulsecache_policy.model import RepresentationSource, WhenFull, WriteStrategy
 from pulsecache_sidecar.core.http import codec, status_fields
 from pulsecache_sidecar.core.http.effect import effect
 from pulsecache_sidecar.core.http.framing import declared_length
-from pulsecache_sidecar.core.http.locations import changed_targets
-from pulsecache_sidecar.core.http.message import RequestHead, ResponseHead, without
+from pulsecache_sidecar.core.http.message import ResponseHead, without
 from pulsecache_sidecar.core.http.storable import NotStored, Times
 from pulsecache_sidecar.core.http.written import in_request, in_response
 from pulsecache_sidecar.core.retry import Effect
@@ -33,58 +30,14 @@ from pulsecache_sidecar.engine.look_aside import LookAside
 from pulsecache_sidecar.engine.memory import Entry
 from pulsecache_sidecar.engine.passthrough import PATIENCE_S, inbound, origin_failed, outbound, passed_on
 from pulsecache_sidecar.engine.produced import Produced, produce
-from pulsecache_sidecar.engine.serving import Background, OpenWrite, Read, Serving
+from pulsecache_sidecar.engine.serving import Background, OpenWrite
 from pulsecache_sidecar.engine.telling import overloaded
 from pulsecache_sidecar.engine.upstream import Upstream
+from pulsecache_sidecar.engine.write_request import Write, telling
 from pulsecache_sidecar.errors import JournalError, OriginError
 from pulsecache_sidecar.ports import Body, OriginResponse
 
 log = logging.getLogger(__name__)
-
-WHOLE_DATASET = ("*",)
-"""What is changed where a path cannot be named."""
-
-
-@dataclass(frozen=True, slots=True)
-class Write:
-    """An unsafe request, with the rule that covers it, if one does."""
-
-    serving: Serving
-    request: RequestHead
-    match: WriteMatch | None
-    read: Read | None
-    """The entry that it refreshes, or shows itself in while it is pending."""
-
-    @property
-    def tags(self) -> tuple[str, ...]:
-        if self.match is None:
-            tag = path_tag(self.request.path)
-            return WHOLE_DATASET if tag is None else (tag,)
-        refreshed = self.read.tags if self.read is not None else ()
-        return tuple(dict.fromkeys((*self.match.tags, *refreshed)))
-
-    @property
-    def order_key(self) -> str:
-        """Writes of one policy to one resource reach the origin one after the other."""
-        return f"{self.serving.policy.policy.key} {path_tag(self.request.path) or self.request.path}"
-
-    @property
-    def rule_name(self) -> str:
-        return self.match.rule.name if self.match is not None else ""
-
-    def also_changed(self, head: ResponseHead) -> tuple[str, ...]:
-        """Tags of what Location and Content-Location name."""
-        found = (path_tag(target.split("?", 1)[0]) for target in changed_targets(self.request, head.fields))
-        return tuple(dict.fromkeys("*" if tag is None else tag for tag in found))
-
-    @property
-    def source(self) -> RepresentationSource | None:
-        """Where the new representation comes from; None where the rule only invalidates, and for DELETE, which leaves
-        none."""
-        rule = self.match.rule if self.match is not None else None
-        if rule is None or rule.write_through is None or self.read is None or self.request.method == "DELETE":
-            return None
-        return rule.write_through.source
 
 
 class Writes:
@@ -172,7 +125,7 @@ class Writes:
         if not await self._in_turn(write):
             return _too_early(write)
         opened = write.serving.coherence.open_write(write.tags, self._clock.now())
-        sent = _telling(body, opened, self._clock.now)
+        sent = telling(body, opened, self._clock.now)
         policy_key = write.serving.policy.policy.key
         try:
             response = await self._upstream.origin.send(outbound(write.request), sent, timeout_s=PATIENCE_S)
@@ -204,7 +157,7 @@ class Writes:
         now, sent_wall = self._clock.now(), self._clock.wall()
         opened = write.serving.coherence.open_write(write.tags, now)
         try:
-            response = await turn.send(outbound(write.request), _telling(body, opened, self._clock.now))
+            response = await turn.send(outbound(write.request), telling(body, opened, self._clock.now))
         except OriginError as error:
             self._lost(opened, error.request_sent)
             return self._told(write, origin_failed(error), "error")
@@ -332,28 +285,3 @@ def _too_early(write: Write) -> Reply:
         "not overtake it; see why pending writes do not get through (GET /-/journal)"
     )
     return problem(503, "pending-write", "An earlier write is still pending", detail, ((b"retry-after", b"1"),))
-
-
-class _Telling:
-    """A request's body that says when its last byte has been taken by the kernel: the origin's connection asks for more
-    only then."""
-
-    def __init__(self, body: Body, opened: OpenWrite, now: Callable[[], float]) -> None:
-        self._body = body
-        self._opened = opened
-        self._now = now
-
-    def __aiter__(self) -> _Telling:
-        return self
-
-    async def __anext__(self) -> bytes:
-        try:
-            return await anext(self._body)
-        except StopAsyncIteration:
-            self._opened.sent(self._now())
-            raise
-
-
-def _telling(body: Body | None, opened: OpenWrite, now: Callable[[], float]) -> Body | None:
-    """Without a body the head is all, and the time of the answer counts: later than true, which is safe."""
-    return None if body is None else _Telling(body, opened, now)
