@@ -74,7 +74,7 @@ def client_side(name: str = "catalog", *env: str, labels: Json | None = None, **
 
 
 def _policy(name: str, placement: TargetRef | Consumer, more: Json) -> CachePolicy:
-    fields = {"namespace": NAMESPACE, "dataset": f"{NAMESPACE}/{name}", "uid": f"uid-{name}"} | more
+    fields: Json = {"namespace": NAMESPACE, "dataset": f"{NAMESPACE}/{name}", "uid": f"uid-{name}"} | more
     return CachePolicy(name=name, placement=placement, **fields)
 
 
@@ -182,7 +182,10 @@ def _container(draw: st.DrawFn, name: str, restricted: bool, role: str) -> Json:
 
 @st.composite
 def pods(draw: st.DrawFn, *, restricted: bool = False) -> Json:
-    names = ["app", *draw(st.lists(st.sampled_from(["helper", "metrics", "proxy"]), max_size=2, unique=True))]
+    names: list[str] = [
+        "app",
+        *draw(st.lists(st.sampled_from(["helper", "metrics", "proxy"]), max_size=2, unique=True)),
+    ]
     spec: Json = {"containers": [draw(_container(name, restricted, "app")) for name in names]}
     if draw(st.booleans()):
         # The one container that most worlds are about.

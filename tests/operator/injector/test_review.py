@@ -51,6 +51,19 @@ def test_asked_a_second_time_we_change_nothing() -> None:
     assert "patch" not in again.review["response"]
 
 
+def test_a_mesh_that_takes_our_admin_port_after_us_gets_it_and_the_sidecar_goes() -> None:
+    """Istio's proxy binds 15090: asked again after Istio, we take back what we did, and the pod starts."""
+    injected = patched(pod(), ask(review(pod())).review)
+    proxy = {"name": "istio-proxy", "restartPolicy": "Always", "ports": [{"containerPort": 15090}]}
+    injected["spec"]["initContainers"].insert(0, proxy)
+    given = ask(review(injected))
+    assert (given.result, given.reason) == ("skipped", "admin-port-taken")
+    after = patched(injected, given.review)
+    assert after["spec"]["initContainers"] == [proxy]
+    assert after["spec"]["containers"] == pod()["spec"]["containers"]
+    assert "container istio-proxy declares port 15090" in given.news[0].message
+
+
 def test_a_copied_pod_whose_policy_is_gone_is_stripped() -> None:
     injected = patched(pod(), ask(review(pod())).review)
     given = ask(review(injected), Known())
