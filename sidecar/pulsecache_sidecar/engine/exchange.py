@@ -25,7 +25,8 @@ from pulsecache_sidecar.engine.look_aside import LookAside
 from pulsecache_sidecar.engine.passthrough import PATIENCE_S, origin_failed, outbound, passed_on
 from pulsecache_sidecar.engine.serving import Read, Serving
 from pulsecache_sidecar.engine.upstream import Upstream
-from pulsecache_sidecar.engine.writes import Write, Writes
+from pulsecache_sidecar.engine.write_request import Write
+from pulsecache_sidecar.engine.writes import Writes
 from pulsecache_sidecar.errors import OriginError
 from pulsecache_sidecar.ports import Body, Clock, Observer, Tunnel, TunnelOrigin
 
