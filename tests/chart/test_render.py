@@ -286,7 +286,7 @@ def matches(selector: dict[str, str], labels: dict[str, str]) -> bool:
 def test_services_budgets_and_policies_select_pods_and_ports_that_exist(rendered: list[Document]) -> None:
     pods = [d["spec"]["template"] for d in workloads(rendered)]
     for document in rendered:
-        kind, name, spec = document["kind"], document["metadata"]["name"], document.get("spec")
+        kind, name, spec = document["kind"], document["metadata"]["name"], document.get("spec", {})
         if kind == "Service":
             chosen = [p for p in pods if matches(spec["selector"], p["metadata"]["labels"])]
             assert chosen, name

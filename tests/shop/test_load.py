@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 
 import pytest
+
 from shop import load
 from shop.client import Client, RequestFailed, Response
 from shop.load import Plan, Report, run
-
 from shop_world import Serve as Serve  # makes `import shop` work
 
 Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 import yaml
-from shop import products, targets
 
 from postgres_server import program, unprivileged
 from pulsecache_policy.model import CachePolicy, TargetRef, WhenExceeded, Writers
 from pulsecache_policy.parse import parse_policy
+from shop import products, targets
 from shop_world import Serve as Serve  # makes `import shop` work
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -138,9 +138,8 @@ def test_every_rule_is_about_requests_that_the_service_answers() -> None:
     known = {(route.method, route.resource.canonical) for route in app.router.routes() if route.resource is not None}
     for name in ("products", "storefront"):
         read = policy(name)
-        for rule in (*read.reads, *read.writes):
-            for method in rule.match.methods:
-                assert (method, rule.match.path) in known, rule.name
+        matches = [rule.match for rule in read.reads] + [rule.match for rule in read.writes]
+        assert {(method, match.path) for match in matches for method in match.methods} <= known
 
 
 def test_the_storefront_is_pointed_at_the_variable_that_it_reads() -> None:
@@ -199,7 +198,7 @@ def pod(tmp_path: Path) -> Iterator[dict[str, str]]:
 
 def script(pod: dict[str, str], name: str) -> str:
     command = ["sh", f"{pod['FOLDER']}/{name}.sh"]
-    done = subprocess.run(
+    done: subprocess.CompletedProcess[str] = subprocess.run(
         command, env=pod, cwd=pod["FOLDER"], capture_output=True, text=True, timeout=30, check=False, **unprivileged()
     )
     assert done.returncode == 0, done.stderr + Path(pod["FOLDER"], "log").read_text()[-3000:]

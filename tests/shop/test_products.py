@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from shop import products
-from shop.client import Client, Response
 
 from eventually import eventually
 from postgres_server import PostgresServer
+from shop import products
+from shop.client import Client, Response
 from shop_world import Serve
 
 PRODUCT = "/products/7"

@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+
 from shop import storefront
 from shop.client import Client
 from shop.storefront import Staleness, banner, checkout_open, staleness_of
-
 from shop_world import Serve
 
 

@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 BIN = Path("/usr/lib/postgresql/15/bin")
 
@@ -23,7 +24,7 @@ def program(name: str) -> str | None:
     return shutil.which(name, path=os.pathsep.join([str(BIN), os.environ.get("PATH", "")]))
 
 
-def unprivileged() -> dict[str, int]:
+def unprivileged() -> dict[str, Any]:
     """For subprocess: PostgreSQL does not run as root."""
     if os.geteuid() != 0:
         return {}
@@ -96,7 +97,7 @@ class PostgresServer:
                 timeout=30,
                 check=False,
                 cwd=self._folder,
-                **self._identity,  # type: ignore[arg-type]  # user and group only
+                **self._identity,
             )
             output.seek(0)
             text = output.read()
