@@ -28,3 +28,7 @@ images: ## build the images of Pulsecache and its example (with Docker, or witho
 .PHONY: lock
 lock: ## write requirements/*.lock: versions and hashes of what goes into images and CI
 	python3 cluster/images.py lock $(ARGS)
+
+.PHONY: test-cluster
+test-cluster: install cluster-build ## tests of the one-node cluster itself: starts, kills, leaves no trace (root)
+	$(PY) -m pytest tests/cluster $(ARGS)

@@ -112,6 +112,8 @@ class Binaries:
             with exclusive(self._root / ".lock", "another build"):
                 # whoever held the lock before may have built them
                 missing = self.missing(mine)
+                for unfinished in self._root.glob(".build-*"):  # of a build that was killed
+                    shutil.rmtree(unfinished)
                 if missing:
                     self._build(module, missing)
 

@@ -24,6 +24,7 @@ REPOSITORY = wheels.REPOSITORY
 SITE = "/opt/pulsecache"
 RECIPE = 1
 """raise it when this module makes different content of the same input"""
+LOCK = ".lock"
 KEPT = 4
 """archives kept of each image"""
 
@@ -90,8 +91,16 @@ def build(names: Iterable[str], cache: Path) -> dict[str, Path]:
     folder = cache / "images"
     folder.mkdir(parents=True, exist_ok=True)
     engine = has_engine()
-    with exclusive(folder / ".lock", "another build of images"):
+    with exclusive(folder / LOCK, "another build of images"):
+        _remove_unfinished(folder)
         return {name: _ensure(name, folder, cache, engine=engine) for name in wanted}
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """What a killed build left; the caller holds the lock, so nobody is at it."""
+    for pattern in ("*.partial", "partial-*", "code-*", "packages-*"):
+        for path in folder.glob(pattern):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def has_engine() -> bool:

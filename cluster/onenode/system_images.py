@@ -8,6 +8,8 @@ from pathlib import Path
 
 from onenode.archive import Layer, Runtime, write_archive, write_layer
 from onenode.build import Binaries
+from onenode.images import LOCK
+from onenode.locking import exclusive
 
 RUNTIMES = {
     "pause": Runtime(["/pause"]),
@@ -27,10 +29,11 @@ def _ensure(name: str, runtime: Runtime, binaries: Binaries, folder: Path) -> Pa
     binary = binaries.path(name)
     key = hashlib.sha256(f"{binary.parent.name} {runtime}".encode()).hexdigest()[:16]
     archive = folder / f"{name}-{key}.tar"
-    if not archive.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            tar = Path(scratch) / "layer.tar"
-            write_layer(tar, {f"/{name}": binary})
-            write_archive(archive, f"pulsecache/{name}:dev", [Layer.of(tar)], runtime)
+    if archive.exists():
+        return archive
+    folder.mkdir(parents=True, exist_ok=True)
+    with exclusive(folder / LOCK, "another build of images"), tempfile.TemporaryDirectory(dir=folder) as scratch:
+        tar = Path(scratch) / "layer.tar"
+        write_layer(tar, {f"/{name}": binary})
+        write_archive(archive, f"pulsecache/{name}:dev", [Layer.of(tar)], runtime)
     return archive

@@ -43,6 +43,10 @@ def install(target: Path, cache: Path, *, lock: Path | None = None, project: Pat
     # its scripts name the Python of this machine: images start modules instead
     shutil.rmtree(target / "bin", ignore_errors=True)
     (target / ".lock").unlink(missing_ok=True)
+    # notes on where and when: the same content has to give the same layer
+    for note in ("uv_build.json", "uv_cache.json", "direct_url.json"):
+        for path in target.glob(f"*.dist-info/{note}"):
+            path.unlink()
 
 
 LOCKS = {
