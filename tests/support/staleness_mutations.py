@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 
 from pulsecache_sidecar.adapters.local_hub import LocalHub
-from pulsecache_sidecar.core.staleness.events import Doubted, Watermark
+from pulsecache_sidecar.core.staleness.events import Watermark
 from pulsecache_sidecar.core.staleness.positions import PositionLog
 from pulsecache_sidecar.core.staleness.stamps import Stamps
 from pulsecache_sidecar.core.staleness.view import View
 from pulsecache_sidecar.core.staleness.writes import Write, Writes
-from pulsecache_sidecar.engine import coherence
 from pulsecache_sidecar.engine.coherence import Coherence
 from pulsecache_sidecar.engine.publisher import Publisher
 
@@ -64,11 +63,6 @@ def subscribing_tells_no_doubts(patch: pytest.MonkeyPatch) -> None:
         return replace(await subscribe(self, last_acknowledged, ended), doubts={})
 
     patch.setattr(LocalHub, "subscribe", silent)
-
-
-def a_doubt_that_arrives_late_is_never_ended(patch: pytest.MonkeyPatch) -> None:
-    """Harmless to R2: it only keeps what it names out of the cache. Caught by a test of its own."""
-    patch.setattr(Publisher, "_adopt", lambda self, write, tags: None)
 
 
 def a_fill_is_not_checked(patch: pytest.MonkeyPatch) -> None:
@@ -219,7 +213,7 @@ def a_cancelled_request_takes_its_announcement_along(patch: pytest.MonkeyPatch) 
     patch.setattr(Coherence, "announce", announce)
 
 
-CAUGHT_BY_CHANCE: tuple[Mutation, ...] = (
+MUTATIONS: tuple[Mutation, ...] = (
     coverage_does_not_wait_for_open_writes,
     coverage_is_the_position_at_arrival,
     a_write_of_another_epoch_does_not_hold_coverage,
@@ -246,5 +240,3 @@ CAUGHT_BY_CHANCE: tuple[Mutation, ...] = (
     a_change_is_forgotten_when_the_hub_does_not_answer,
     a_cancelled_request_takes_its_announcement_along,
 )
-
-__all__ = ["CAUGHT_BY_CHANCE", "Doubted", "Mutation", "coherence"]

@@ -3,16 +3,24 @@
 Two pools: short commands, and blocking reads of streams, which would otherwise keep the commands' connections busy.
 redis-py repeats nothing here (`Retry(NoBackoff(), 0)`): scripts are sent once, and who may wait for a second try
 decides that himself.
+
+A Redis that was restarted, or the replica that took its place, may have lost the latest writes. Nobody may rely on what
+it says, or tell it that everything is announced, before a subscription has compared notes with it. But pools connect
+anew in silence. So every new connection asks who answers (`run_id`); with another one than before the connection is
+refused, and `generation` counts on: hubs make no call then until they have subscribed again.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import re
 from collections.abc import Awaitable
 from hashlib import sha1
 from typing import Any, TypeVar, cast
 
 from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
+from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
@@ -35,8 +43,10 @@ from pulsecache_sidecar.adapters.redis_breaker import Breaker
 from pulsecache_sidecar.errors import HubError
 from pulsecache_sidecar.ports import Clock, ForeignEpoch, HubSkipped, UnknownPublisher
 
+LOG = logging.getLogger(__name__)
 T = TypeVar("T")
 
+_RUN_ID = re.compile(rb"run_id:(\w+)")
 _AWAY = (
     RedisConnectionError,
     RedisTimeoutError,
@@ -51,7 +61,8 @@ _AWAY = (
 class RedisConnections:
     """One per Redis URL (`redis://[user:password@]host[:port][/db]`, `rediss://`, `unix://`) and event loop.
 
-    `client` may be used for other short commands; its errors are redis-py's. `aclose` closes both pools.
+    `client` may be used for other short commands: its errors are redis-py's, its calls end within a second. `aclose`
+    closes both pools.
     """
 
     def __init__(
@@ -69,11 +80,19 @@ class RedisConnections:
             "retry": Retry(NoBackoff(), 0),
             "protocol": 2,
             "socket_keepalive": True,
-            "socket_timeout": None,  # deadlines are set per call, below
             "socket_connect_timeout": 1.0,
+            "redis_connect_func": self._connected,
         }
-        self._commands = BlockingConnectionPool.from_url(url, max_connections=max_connections, timeout=None, **common)
-        self._streams = ConnectionPool.from_url(url, **common)
+        self.generation = 0
+        """How many different servers have answered so far."""
+        self._run_id: bytes | None = None
+        self._may_ask = True
+        self._outdated = False
+        # The deadlines that count are set per call, below.
+        self._commands = BlockingConnectionPool.from_url(
+            url, max_connections=max_connections, timeout=1.0, socket_timeout=1.0, **common
+        )
+        self._streams = ConnectionPool.from_url(url, socket_timeout=None, **common)
         self.client: Redis = Redis(connection_pool=self._commands)
         self._stream_client: Redis = Redis(connection_pool=self._streams)
         self._texts = {name: script(name) for name in SCRIPTS}
@@ -104,7 +123,29 @@ class RedisConnections:
             await client.aclose()
             await pool.disconnect()
 
+    async def _connected(self, connection: AbstractConnection) -> None:
+        await connection.on_connect()
+        if not self._may_ask:
+            return
+        await connection.send_command("INFO", "server")
+        try:
+            found = _RUN_ID.search(await connection.read_response())
+        except ResponseError as error:
+            LOG.warning("Redis does not say who it is (INFO: %s): a failover is noticed only by the stream", error)
+            self._may_ask = False
+            return
+        if found is None or found[1] == self._run_id:
+            return
+        first, self._run_id = self._run_id is None, found[1]
+        self.generation += 1
+        if not first:
+            self._outdated = True
+            raise RedisConnectionError("another Redis answers than before: it may have lost the latest writes")
+
     async def _evaluate(self, name: str, keys: tuple[str, ...], arguments: tuple[str | bytes | int, ...]) -> Any:
+        if self._outdated:
+            self._outdated = False
+            await self._commands.disconnect()  # connections to the server of before
         try:
             return await self.client.evalsha(self._digests[name], len(keys), *keys, *arguments)
         except NoScriptError:  # a Redis that was restarted or flushed its scripts; EVAL loads it again

@@ -40,10 +40,18 @@ class RedisHub:
         self._keys = (hub_key(dataset), stream_key(dataset))
         self._threshold = failure_threshold
         self._keep = keep
+        self._generation: int | None = None
+        """Of the server that the latest subscription has compared notes with."""
 
     async def subscribe(self, last_acknowledged: str | None, ended: Sequence[str] = ()) -> Snapshot:
         epoch, _, entry = (last_acknowledged or "").partition(":")
-        reply = await self._run("subscribe", secrets.token_hex(8), epoch, entry, " ".join(ended), probe=True)
+        arguments = (secrets.token_hex(8), epoch, entry, " ".join(ended))
+        before = self._connections.generation
+        reply = await self._connections.run("subscribe", self._keys, *arguments, probe=True)
+        after = self._connections.generation
+        if after != before and (before, after) != (0, 1):
+            raise HubError("another Redis began to answer while subscribing: subscribe again")
+        self._generation = after
         with _understanding("subscribe"):
             epoch, position, flush, floor, sequence, last, doubts = reply
             return Snapshot(
@@ -57,6 +65,7 @@ class RedisHub:
             )
 
     async def read(self, cursor: str, *, block_s: float) -> Sequence[Entry]:
+        self._check_generation()
         _, _, after = cursor.partition(":")
         found = await self._connections.read(self._keys[1], after, block_s=block_s, count=READ_COUNT)
         with _understanding("xread"):
@@ -164,8 +173,13 @@ class RedisHub:
         """Nothing of its own is open."""
 
     async def _run(self, name: str, *arguments: str | bytes | int, key: str | None = None, probe: bool) -> Any:
+        self._check_generation()
         keys = self._keys if key is None else (*self._keys, object_key(self._dataset, key))
         return await self._connections.run(name, keys, *arguments, probe=probe)
+
+    def _check_generation(self) -> None:
+        if self._generation not in (None, self._connections.generation):
+            raise HubError("another Redis answers than the one that was subscribed at: subscribe again")
 
 
 class _understanding:  # noqa: N801 - reads as a statement

@@ -301,7 +301,8 @@ class Coherence:
             await self._quietly(subscriber.sample())
             await self._quietly(self._publisher.catch_up())
             if self._publisher.member and subscriber.live:
-                await self._sleep_until(self._pace.beat_at(self._clock.now()))
+                while (at := self._pace.beat_at(self._clock.now())) > self._clock.now():
+                    await self._sleep_until(at)
                 self._pace.beaten(self._clock.now())
                 await self._quietly(self._publisher.beat())
             await self._quietly(self._fencer.step())

@@ -43,8 +43,14 @@ class Pace:
         return phase + steps * interval_s
 
     def beat_at(self, now: float) -> float:
+        """The next instant to beat. Ask again when it has come: a heartbeat heard meanwhile puts it off.
+
+        Never twice between two heartbeats of a living lead: the hub would take that for the lead's death.
+        """
         if self._beaten is None:
             return now
-        if self._heard is not None and self._heard > self._beaten and not self._own:
-            return max(now, self._heard + self._interval_s - self._margin_s)
-        return max(now, self._beaten + self._interval_s)
+        if self._own:
+            return self._beaten + self._interval_s
+        if self._heard is not None and self._heard > self._beaten:
+            return self._heard + self._interval_s - self._margin_s
+        return self._beaten + self._interval_s + self._margin_s
