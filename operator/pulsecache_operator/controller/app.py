@@ -35,7 +35,6 @@ from pulsecache_operator.controller.api import (
 from pulsecache_operator.controller.asking import PodAsker
 from pulsecache_operator.controller.cluster import Cluster, Objects
 from pulsecache_operator.controller.configmaps import SELECTOR, policy_of
-from pulsecache_operator.controller.dataset_keeper import DatasetKeeper
 from pulsecache_operator.controller.datasets import DatasetKeeper
 from pulsecache_operator.controller.facts import Keeper
 from pulsecache_operator.controller.metrics import Metrics
@@ -57,7 +56,8 @@ RESYNC_S = 60.0
 REPORTS_S = 2.0
 RETRY_S = 5.0
 GATE_S = 1.0
-DATASETS_S = 2.0
+DATASETS_S = 1.0
+DATASETS_S = 1.0
 STOP_S = 8.0
 """For the turns that have begun. Less than a pod is given to end."""
 
@@ -134,11 +134,6 @@ class Controller:
             self._api, settings, expires=lambda end: self._metrics.certificate_expiry.set(end.timestamp())
         )
         self._gate = InjectionGate(self._webhook, self._slices, service=settings.webhook_service, clock=now_s)
-        self._datasets: DatasetKeeper | None = None
-        if self._redis is not None:
-            self._datasets = DatasetKeeper(
-                self._reads, self._cluster, self._redis, self._metrics, writer=self._lease.held, clock=now_s
-            )
         self._reconciler = Reconciler(
             self._api,
             self._cluster,
@@ -148,7 +143,6 @@ class Controller:
             reports=self._reports,
             asker=self._asker,
             injection_problem=self._gate.problem,
-            lost_publishers=self._datasets.lost if self._datasets else lambda dataset: 0,
             clock=now_s,
         )
         self._watches = self._make_watches()
@@ -178,8 +172,6 @@ class Controller:
                         tasks.create_task(watch.run(), name=f"watch {watch.resource.name}")
                     for part in (self._listen, self._sweep, self._follow_gate, self._read_reports, self._keep_datasets):
                         tasks.create_task(part(), name=part.__name__)
-                    if self._datasets is not None:
-                        tasks.create_task(self._datasets.run(), name="datasets")
                     lease = tasks.create_task(self._lease.run(), name="lease")
                     work = tasks.create_task(self._queue.run(), name="work queue")
                     tasks.create_task(self._stop(asked, lease, work), name="stop")
@@ -271,8 +263,12 @@ class Controller:
     async def _keep_datasets(self) -> NoReturn:
         while True:
             await asyncio.sleep(DATASETS_S)
-            if self._datasets is not None and self._lease.held() and self._looked_around():
+            if self._datasets is None:
+                continue
+            if self._lease.held() and self._looked_around():
                 await self._datasets.look()
+            else:
+                self._datasets.forget()
 
     def _looked_around(self) -> bool:
         """Whether what there is has been listed once: before, nobody is missed and nobody is bare."""

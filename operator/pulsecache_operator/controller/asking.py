@@ -1,21 +1,21 @@
 """What sidecars run, asked of themselves: where there is no Redis, it is away, or a pod has not reported to it.
 
-Their metrics are open to the cluster and have the generation of each policy and the state of each dataset: enough to
-count by, though not to tell two lives of a policy apart. Who does not answer has told nothing.
+`GET /-/staleness` is open to the cluster and has the reports that would go to Redis. Who does not answer has told
+nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
+import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import aiohttp
 
 from pulsecache_operator.controller.facts import running, uid_of
-from pulsecache_operator.controller.redis_store import state_of
+from pulsecache_operator.controller.redis_store import report_in_document
 from pulsecache_operator.controller.status import Report
 from pulsecache_operator.inject.names import ADMIN_PORT
 
@@ -24,11 +24,6 @@ TIMEOUT_S = 2.0
 KEPT_S = 3.0
 """For how long an answer is good: several policies of one pod ask in a row."""
 MAX_BYTES = 1024 * 1024
-
-_SAMPLE = re.compile(r"^(\w+)\{([^}]*)\} (\S+)", re.MULTILINE)
-_LABEL = re.compile(r'(\w+)="([^"]*)"')
-
-Answer = Mapping[str, Any]
 
 
 class PodAsker:
@@ -39,52 +34,48 @@ class PodAsker:
         self._session = aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=AT_ONCE))
         self._port = port
         self._clock = clock
-        self._kept: dict[str, tuple[float, str | None]] = {}
+        self._kept: dict[str, tuple[float, bytes]] = {}
 
     async def aclose(self) -> None:
         await self._session.close()
 
-    async def ask(self, pods: list[dict[str, Any]], policy: str, dataset: str) -> dict[str, Report]:
+    async def ask(self, pods: list[dict[str, Any]], policy: str) -> dict[str, Report]:
         """Reports on one policy by the uid of those pods that answered and run it."""
         now = self._clock()
         self._kept = {uid: kept for uid, kept in self._kept.items() if now - kept[0] < KEPT_S}
         asked = [pod for pod in pods if running(pod)]
-        texts = await asyncio.gather(*(self._metrics(uid_of(pod), str(pod["status"]["podIP"])) for pod in asked))
+        answers = await asyncio.gather(*(self._told(uid_of(pod), str(pod["status"]["podIP"])) for pod in asked))
         found = {}
-        for pod, text in zip(asked, texts, strict=True):
-            if text is not None and (report := report_in(text, policy, dataset)) is not None:
+        for pod, answer in zip(asked, answers, strict=True):
+            if (report := report_in(answer, policy)) is not None:
                 found[uid_of(pod)] = report
         return found
 
-    async def _metrics(self, uid: str, address: str) -> str | None:
+    async def _told(self, uid: str, address: str) -> bytes:
+        """What the pod answers; empty where it does not."""
         if uid in self._kept:
             return self._kept[uid][1]
         host = f"[{address}]" if ":" in address else address
-        text: str | None = None
+        content = bytearray()
         try:
-            async with self._session.get(f"http://{host}:{self._port}/metrics") as response:
+            async with self._session.get(f"http://{host}:{self._port}/-/staleness") as response:
                 if response.status == 200:
-                    content = bytearray()
                     async for chunk in response.content.iter_any():
                         content += chunk
                         if len(content) > MAX_BYTES:
                             break
-                    text = content.decode(errors="replace")
         except (aiohttp.ClientError, TimeoutError, OSError):
             # Starting, ending, or behind a NetworkPolicy: it shows as "not told".
-            text = None
-        self._kept[uid] = (self._clock(), text)
-        return text
+            content.clear()
+        self._kept[uid] = (self._clock(), bytes(content))
+        return bytes(content)
 
 
-def report_in(metrics: str, policy: str, dataset: str) -> Report | None:
-    """The report on a policy that a sidecar's metrics amount to."""
-    generation: int | None = None
-    state = None
-    for name, labels, value in _SAMPLE.findall(metrics):
-        if name == "pulsecache_policy_generation" and dict(_LABEL.findall(labels)).get("policy") == policy:
-            generation = int(float(value))
-        elif name == "pulsecache_staleness_state" and float(value) == 1:
-            found = dict(_LABEL.findall(labels))
-            state = state_of(found.get("state")) if found.get("dataset") == dataset else state
-    return None if generation is None else Report(generation=generation, state=state)
+def report_in(answer: bytes, policy: str) -> Report | None:
+    """The report on a policy in a sidecar's answer; None where there is none that can be read."""
+    try:
+        policies = json.loads(answer)["policies"]
+        told = next(one for one in policies if one["policy"] == policy)
+    except (ValueError, KeyError, TypeError, StopIteration, RecursionError):
+        return None
+    return report_in_document(told)

@@ -21,11 +21,12 @@ from pulsecache_operator.controller.keeper import (
     Replicas,
     datasets,
     decide,
+    doubtful,
+    observed,
     replicas,
-    suspicious,
 )
 from pulsecache_operator.controller.metrics import Metrics
-from pulsecache_operator.controller.redis_store import RedisStore, RedisTrouble
+from pulsecache_operator.controller.redis_store import RedisRefused, RedisStore, RedisTrouble
 
 LOG = logging.getLogger(__name__)
 
@@ -54,14 +55,20 @@ class DatasetKeeper:
         self._memos: dict[str, Memo] = {}
         self._away = False
 
+    def forget(self) -> None:
+        """What was seen does not count any more: somebody else has the role."""
+        self._memos.clear()
+
     async def look(self) -> None:
         """One look at every dataset. Trouble is logged: the next look comes soon."""
         found = datasets(self._cluster.policies.all_valid())
         self._memos = {name: memo for name, memo in self._memos.items() if name in found}
         try:
             for dataset in found.values():
-                if self._held():
+                try:
                     await self._look_at(dataset)
+                except RedisRefused as error:
+                    LOG.info("dataset %s: %s; it is looked at again", dataset.name, error)
             self._away = False
         except RedisTrouble as error:
             if not self._away:
@@ -74,16 +81,19 @@ class DatasetKeeper:
         members = _members(await self._redis.run("publishers", dataset.name))
         if members is None:
             return
+        silence_s = dataset.silence_s
+        now = self._clock()
         around = self._cluster.around(dataset.namespace)
         known = replicas(dataset, self._cluster.pods_of(dataset.namespace), around)
+        memo = observed(self._memos.get(dataset.name, Memo()), members, now)
         fresh: Replicas | None = None
-        if suspicious(members, known):
+        if doubtful(memo, members, silence_s=silence_s, now=now):
             # Begun after the members were read: who is missing in it was gone by then.
             pods = (await self._api.list(POD, dataset.namespace)).items
             fresh = replicas(dataset, map(self._keeper.pod, pods), around)
-        now = self._clock()
-        memo = self._memos.get(dataset.name, Memo())
-        decision = decide(memo, members, known, fresh, settle_s=dataset.settle_s, now=now)
+        decision = decide(
+            memo, members, known, fresh, settle_s=dataset.settle_s, silence_s=silence_s, now=self._clock()
+        )
         self._memos[dataset.name] = decision.memo
         for action in decision.actions:
             if self._held():

@@ -51,6 +51,7 @@ class Keeper:
                 "phase": status.get("phase"),
                 "podIP": status.get("podIP"),
                 "ready": conditions.get("Ready") == "True",
+                "sidecar": _state_of_sidecar(status),
             },
         }
 
@@ -90,10 +91,12 @@ class Keeper:
         return self._specs.setdefault(text, kept)
 
 
-def namespace_object(document: Mapping[str, Any]) -> Document:
-    """What is kept of a Namespace."""
-    metadata = document.get("metadata") or {}
-    return {"metadata": {"name": metadata.get("name"), "labels": metadata.get("labels") or {}}}
+def _state_of_sidecar(status: Mapping[str, Any]) -> str | None:
+    """`running`, `waiting` or `terminated`; None where the kubelet has not told."""
+    for container in status.get("initContainerStatuses") or ():
+        if container.get("name") == CONTAINER:
+            return next(iter(container.get("state") or {}), None)
+    return None
 
 
 def without_managed_fields(document: Mapping[str, Any]) -> Document:

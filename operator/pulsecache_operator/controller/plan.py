@@ -49,7 +49,6 @@ class View:
     """All of the namespace."""
     reports: Mapping[str, Report] | None = None
     """By the pods' uid; None where nobody could be asked."""
-    lost_publishers: int = 0
     injection_problem: str | None = None
     """Why a pod that is created now might get no sidecar."""
     memos: Mapping[str, Memo] = field(default_factory=dict)
@@ -128,7 +127,7 @@ def _present(view: View, document: Document) -> Plan:
     new = status.document(
         conditions,
         counts,
-        status.staleness(synced.reports, view.lost_publishers, view.status.get("staleness") or {}),
+        status.staleness(synced.reports, view.status.get("staleness") or {}),
         generation=generation,
         before=view.status,
         now=view.wall,
@@ -169,9 +168,9 @@ def _sync(found: Survey, in_force: Bundle | None, reports: Mapping[str, Report] 
 
 
 def _runs(report: Report | None, wanted: Bundle) -> bool:
-    if report is None or report.error is not None or report.generation != wanted.generation:
+    if report is None or report.error is not None:
         return False
-    return report.sha256 is None or report.sha256 == wanted.sha256
+    return (report.generation, report.sha256) == (wanted.generation, wanted.sha256)
 
 
 def _accept(document: Document) -> tuple[CachePolicy | None, Condition]:

@@ -65,7 +65,6 @@ class Reconciler:
         reports: Reports,
         asker: PodAsker,
         injection_problem: Callable[[], str | None],
-        lost_publishers: Callable[[str], int] = lambda dataset: 0,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -77,7 +76,6 @@ class Reconciler:
         self._reports = reports
         self._asker = asker
         self._injection_problem = injection_problem
-        self._lost_publishers = lost_publishers
         self._clock = clock
         self._wall = wall
         self._events = Events(api, clock=clock)
@@ -126,7 +124,6 @@ class Reconciler:
         namespace = key.partition("/")[0]
         pods = self._cluster.pods_of(namespace)
         reports, asked = (None, False) if document is None else await self._reported(key, pods)
-        policy = self._cluster.policies.valid(key)
         uid = str((document or {}).get("metadata", {}).get("uid"))
         return View(
             key=key,
@@ -136,7 +133,6 @@ class Reconciler:
             pods=pods,
             workloads=self._cluster.workloads_of(namespace),
             reports=reports,
-            lost_publishers=self._lost_publishers(policy.dataset) if policy else 0,
             injection_problem=self._injection_problem(),
             memos=self._memos,
             status=self._statuses.get(uid) or (document or {}).get("status") or {},
@@ -148,11 +144,8 @@ class Reconciler:
         """What is known of the sidecars, and whether any had to be asked itself."""
         reported = self._reports.of(key)
         found = {uid: report for uid, text in (reported or {}).items() if (report := report_of(text)) is not None}
-        policy = self._cluster.policies.valid(key)
-        if policy is None:
-            return (found if reported is not None else None), False
         injected = [pod for pod in pods if uid_of(pod) not in found and _names(pod, key)]
-        answers = await self._asker.ask(injected, key, policy.dataset)
+        answers = await self._asker.ask(injected, key)
         if reported is None and not answers:
             return None, bool(injected)
         return answers | found, bool(injected)

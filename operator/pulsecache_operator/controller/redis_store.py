@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from hashlib import sha1
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from pulsecache_operator.controller.status import Report, State
 from pulsecache_policy import hub_scripts
@@ -30,6 +30,10 @@ _REPORTS_AT_ONCE = 100
 
 class RedisTrouble(Exception):
     """Redis did not answer in time, or refused: nothing is known about the effect of the call."""
+
+
+class RedisRefused(RedisTrouble):
+    """Redis answered, and said no: for the scripts, that the epoch or the publisher is another by now."""
 
 
 class RedisStore:
@@ -84,7 +88,7 @@ class RedisStore:
             await self._redis.hdel(f"pc:{{{key}}}:pods", *uids)
 
     async def run(self, script: str, dataset: str, *arguments: str | int) -> Any:
-        """One script of a dataset. A refusal (FOREIGNEPOCH, UNKNOWNPUBLISHER) is RedisTrouble too: look again."""
+        """One script of a dataset."""
         keys = (hub_scripts.hub_key(dataset), hub_scripts.stream_key(dataset))
         async with _mapped():
             try:
@@ -92,18 +96,14 @@ class RedisStore:
             except NoScriptError:
                 return await self._redis.eval(self._texts[script], len(keys), *keys, *arguments)
 
-    async def newest_heartbeat(self, dataset: str) -> Mapping[str, str] | None:
-        """The fields of the newest heartbeat among the last entries of the stream."""
-        async with _mapped():
-            entries = await self._redis.xrevrange(hub_scripts.stream_key(dataset), count=20)
-        return next((dict(fields) for _, fields in entries if fields.get("k") == "w"), None)
-
 
 @asynccontextmanager
 async def _mapped() -> AsyncIterator[None]:
     try:
         async with asyncio.timeout(2 * TIMEOUT_S):
             yield
+    except ResponseError as error:
+        raise RedisRefused(str(error)) from error
     except (RedisError, OSError, TimeoutError) as error:
         raise RedisTrouble(str(error) or type(error).__name__) from error
 
@@ -111,10 +111,16 @@ async def _mapped() -> AsyncIterator[None]:
 def report_of(text: str) -> Report | None:
     """A sidecar's report; None for what is none (a Redis is open to whoever has its password)."""
     try:
-        said = json.loads(text)
-        generation, sha256 = int(said["generation"]), said.get("sha256")
+        return report_in_document(json.loads(text))
+    except (ValueError, RecursionError):
+        return None
+
+
+def report_in_document(said: Any) -> Report | None:
+    try:
+        generation, sha256, lost = int(said["generation"]), said.get("sha256"), said.get("lostPublishers")
         error, state, since = said.get("error"), said.get("state"), said.get("since")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return None
     return Report(
         generation=generation,
@@ -122,6 +128,7 @@ def report_of(text: str) -> Report | None:
         error=error if isinstance(error, str) else None,
         state=state_of(state),
         since=since if isinstance(since, str) else None,
+        lost_publishers=lost if isinstance(lost, int) and 0 <= lost < 2**31 else 0,
     )
 
 

@@ -46,13 +46,14 @@ class Report:
     """What one sidecar says it runs."""
 
     generation: int
-    sha256: str | None = None
-    """None where it was asked in a way that does not tell."""
+    sha256: str = ""
     error: str | None = None
     """Why it runs no newer one."""
     state: State | None = None
     since: str | None = None
     """RFC 3339, by the clock of its node."""
+    lost_publishers: int = 0
+    """As the last heartbeat that it consumed told."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +75,7 @@ def summary(conditions: Sequence[Condition], *, pods: int) -> Condition:
     return Condition(READY, True, last.reason, last.message)
 
 
-def staleness(reports: Iterable[Report], lost_publishers: int, before: Mapping[str, Any]) -> Document | None:
+def staleness(reports: Iterable[Report], before: Mapping[str, Any]) -> Document | None:
     """The worst state over the pods, and since when; None where no sidecar has told any.
 
     `since` is that of the pods when it is a new state; the first one that was written stays as long as the state does,
@@ -84,7 +85,7 @@ def staleness(reports: Iterable[Report], lost_publishers: int, before: Mapping[s
     if not told:
         return None
     worst = max((report.state for report in told if report.state is not None), key=_BADNESS.index)
-    found: Document = {"state": str(worst), "lostPublishers": lost_publishers}
+    found: Document = {"state": str(worst), "lostPublishers": max(report.lost_publishers for report in told)}
     if before.get("state") == worst and before.get("since"):
         return found | {"since": before["since"]}
     since = sorted(moment for report in told if report.state is worst and (moment := _instant(report.since)))

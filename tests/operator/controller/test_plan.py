@@ -286,9 +286,9 @@ class TestStaleness:
         said = {
             "uid-of-p0": Report(generation=1, state=State.CONFIRMED, since="2026-01-01T00:00:00Z"),
             "uid-of-p1": Report(generation=1, state=State.EXCEEDED, since="2026-01-01T11:00:00.250+01:00"),
-            "uid-of-p2": Report(generation=1, state=State.UNCONFIRMED, since="2026-01-01T09:00:00Z"),
+            "uid-of-p2": Report(generation=1, state=State.UNCONFIRMED, since="2026-01-01T09:00:00Z", lost_publishers=1),
         }
-        made = plan(view(POLICY, pods=sidecars(3), reports=said, lost_publishers=1))
+        made = plan(view(POLICY, pods=sidecars(3), reports=said))
         assert made.status is not None
         assert made.status["staleness"] == {"state": "Exceeded", "since": "2026-01-01T10:00:00Z", "lostPublishers": 1}
 

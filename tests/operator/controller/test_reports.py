@@ -16,14 +16,13 @@ from pulsecache_operator.controller.reconcile import FORGET_REPORT_S, Reports
 from pulsecache_operator.controller.redis_store import report_of
 from pulsecache_operator.controller.status import Report, State
 
-METRICS = """\
-# HELP pulsecache_policy_generation Generation in force.
-pulsecache_policy_generation{policy="shop/products"} 4.0
-pulsecache_policy_generation{policy="shop/catalog"} 7.0
-pulsecache_staleness_state{dataset="shop/products",state="confirmed"} 0.0
-pulsecache_staleness_state{dataset="shop/products",state="exceeded"} 1.0
-pulsecache_staleness_state{dataset="shop/catalog",state="confirmed"} 1.0
-"""
+ANSWER = {
+    "pod": "a",
+    "policies": [
+        {"policy": "shop/products", "generation": 4, "sha256": "abc", "error": None, "state": "Exceeded"},
+        {"policy": "shop/catalog", "generation": 7, "sha256": "def", "error": None, "lostPublishers": 2},
+    ],
+}
 
 
 def test_a_report_of_redis() -> None:
@@ -44,10 +43,16 @@ def test_parts_that_are_nonsense_are_left_out() -> None:
     assert report_of(json.dumps(said)) == Report(generation=4, sha256="")
 
 
-def test_a_report_of_metrics() -> None:
-    assert report_in(METRICS, "shop/products", "shop/products") == Report(generation=4, state=State.EXCEEDED)
-    assert report_in(METRICS, "shop/catalog", "shop/catalog") == Report(generation=7, state=State.CONFIRMED)
-    assert report_in(METRICS, "shop/other", "shop/products") is None
+def test_a_report_in_the_answer_of_a_pod() -> None:
+    answer = json.dumps(ANSWER).encode()
+    assert report_in(answer, "shop/products") == Report(generation=4, sha256="abc", state=State.EXCEEDED)
+    assert report_in(answer, "shop/catalog") == Report(generation=7, sha256="def", lost_publishers=2)
+    assert report_in(answer, "shop/other") is None
+
+
+@pytest.mark.parametrize("answer", [b"", b"[]", b"{}", b'{"policies": 5}', b'{"policies": [5]}', b'{"policies": [{}]}'])
+def test_an_answer_that_is_nonsense_is_none(answer: bytes) -> None:
+    assert report_in(answer, "shop/products") is None
 
 
 def test_a_report_whose_pod_is_gone_is_forgotten_after_a_while() -> None:
@@ -69,16 +74,16 @@ class Sidecars:
         self.asked = 0
         self.answer: web.Response | None = None
 
-    async def metrics(self, _: web.Request) -> web.Response:
+    async def staleness(self, _: web.Request) -> web.Response:
         self.asked += 1
-        return self.answer if self.answer is not None else web.Response(text=METRICS)
+        return self.answer if self.answer is not None else web.json_response(ANSWER)
 
 
 @asynccontextmanager
 async def sidecars() -> AsyncIterator[tuple[Sidecars, int]]:
     found = Sidecars()
     app = web.Application()
-    app.router.add_get("/metrics", found.metrics)
+    app.router.add_get("/-/staleness", found.staleness)
     runner = web.AppRunner(app, access_log=None, handle_signals=False)
     await runner.setup()
     try:
@@ -100,13 +105,13 @@ async def test_pods_are_asked_themselves_and_answers_kept_a_moment() -> None:
         now = 0.0
         asker = PodAsker(port=port, clock=lambda: now)
         try:
-            answers = await asker.ask(pods(50), "shop/products", "shop/products")
+            answers = await asker.ask(pods(50), "shop/products")
             assert len(answers) == 50
-            assert answers["uid-of-p7"] == Report(generation=4, state=State.EXCEEDED)
-            assert len(await asker.ask(pods(50), "shop/catalog", "shop/catalog")) == 50
+            assert answers["uid-of-p7"] == Report(generation=4, sha256="abc", state=State.EXCEEDED)
+            assert len(await asker.ask(pods(50), "shop/catalog")) == 50
             assert found.asked == 50
             now = 60.0
-            await asker.ask(pods(50), "shop/products", "shop/products")
+            await asker.ask(pods(50), "shop/products")
             assert found.asked == 100
         finally:
             await asker.aclose()
@@ -117,9 +122,9 @@ async def test_who_does_not_answer_has_told_nothing() -> None:
         found.answer = web.Response(status=500)
         asker = PodAsker(port=port)
         try:
-            assert await asker.ask(pods(3), "shop/products", "shop/products") == {}
-            assert await asker.ask(pods(3, address="127.0.0.99"), "shop/products", "shop/products") == {}
-            assert await asker.ask(pods(3, phase="Pending"), "shop/products", "shop/products") == {}
+            assert await asker.ask(pods(3), "shop/products") == {}
+            assert await asker.ask(pods(3, address="127.0.0.99"), "shop/products") == {}
+            assert await asker.ask(pods(3, phase="Pending"), "shop/products") == {}
         finally:
             await asker.aclose()
     assert found.asked == 3
