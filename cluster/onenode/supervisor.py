@@ -133,12 +133,12 @@ def prepare(folder: Path, keep: list[Path]) -> None:
     """Make the namespaces a place for a node; what is in `keep` stays where it is, also in a private folder."""
     # shared among the node's own mounts: volumes mounted later have to appear in containers
     mount("--make-rshared", "/")
-    kept = {path: os.open(path, os.O_PATH) for path in keep}
+    kept = {path: os.open(path, os.O_PATH) for path in sorted(keep)}  # a folder before what is in it
     for private in PRIVATE_FOLDERS:
         mount("-t", "tmpfs", "-o", "mode=0755", "pulsecache", private)
         for path, handle in kept.items():
             if path.is_relative_to(private):
-                path.mkdir(parents=True)
+                path.mkdir(parents=True, exist_ok=True)
                 mount("--no-canonicalize", "--bind", f"/proc/self/fd/{handle}", str(path), handle=handle)
     for handle in kept.values():
         os.close(handle)

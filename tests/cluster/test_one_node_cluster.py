@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -298,6 +299,17 @@ def test_two_starts_at_once_give_one_cluster(fresh: Cluster, before: Traces) -> 
         assert other.wait(120) == 0
     assert all(status.starts == 1 for status in fresh.services())
     fresh.down()
+    assert Traces.now(NAME).left_since(before) == {}
+
+
+def test_a_cluster_may_live_below_a_folder_that_its_node_does_not_see(before: Traces) -> None:
+    with tempfile.TemporaryDirectory(dir="/var/lib", prefix="pulsecache-") as folder:
+        cluster = Cluster(settings(NAME, Path(folder) / "deep" / "run", SUBNET))
+        try:
+            cluster.up()
+            assert cluster.ready()
+        finally:
+            cluster.down()
     assert Traces.now(NAME).left_since(before) == {}
 
 
