@@ -466,6 +466,24 @@ async def test_stale_if_error_only_within_its_window() -> None:
 
 
 @virtual_time
+async def test_stale_if_error_never_shows_a_writer_what_was_before_its_write() -> None:
+    broken = False
+
+    def script(arrived: Arrived) -> Response | Exception:
+        if arrived.method == "PUT":
+            return Response(204)
+        if broken:
+            return OriginUnreachable("gone", request_sent=False)
+        return Response(200, {"cache-control": "max-age=10, stale-if-error=600"}, b"old")
+
+    async with sidecars(script) as (pod,):
+        await pod.get("/products/1")
+        await pod.put("/products/1", b"new")
+        broken = True
+        assert (await pod.get("/products/1")).status == 502
+
+
+@virtual_time
 async def test_without_stale_if_error_an_error_is_an_error() -> None:
     answers: list[Response | Exception] = [
         Response(200, {"cache-control": "max-age=10"}, b"good"),

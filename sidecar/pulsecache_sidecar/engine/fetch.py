@@ -219,13 +219,13 @@ class Fetcher:
 
     def _instead(self, read: Read, base: Entry | None, error: str) -> Stale | None:
         """What may stand in for an error: within the time that its own stale-if-error allows, and within the bound that
-        the policy promises (R2)."""
-        if base is None:
+        the policy promises (R2). Not what has been invalidated: that needs validation before it is used at all (RFC
+        9111 section 4.4), and who has written must not be shown what was before."""
+        if base is None or not read.coherence.usable(base.validity, base.tags):
             return None
         now = self._clock.now()
-        if -base.ttl_s(now) > base.packed.freshness.stale_if_error_s:
-            return None
-        if base.packed.freshness.stale_if_error_s <= 0:
+        window_s = base.packed.freshness.stale_if_error_s
+        if window_s <= 0 or -base.ttl_s(now) > window_s:
             return None
         staleness = read.serving.policy.policy.staleness
         if staleness.when_exceeded is not WhenExceeded.SERVE_STALE and bound_of(read, base, now) > staleness.max_s:

@@ -182,11 +182,9 @@ class LookAside:
             case HandOver():
                 return None
             case Stale(entry=entry):
-                return (
-                    self._teller.instead(read, result, why)
-                    if matches(entry.packed.variant, read.request.fields)
-                    else None
-                )
+                suits = matches(entry.packed.variant, read.request.fields)
+                suits = suits and read.coherence.usable(entry.validity, entry.tags)
+                return self._teller.instead(read, result, why) if suits else None
             case Failed():
                 return self._teller.failed(read, result, why)
 
