@@ -207,7 +207,9 @@ def observed(memo: Memo, members: Members, now: float) -> Memo:
     for publisher, beats in members.beats.items():
         before = memo.still.get(publisher)
         still[publisher] = before if before is not None and before[0] == beats else (beats, now)
-    return replace(memo, still=still, looked=now)
+    # Who has beaten since has not ended, whatever was certain before.
+    dead = {p: since for p, since in memo.dead.items() if p in still and still[p] == memo.still.get(p)}
+    return replace(memo, still=still, dead=dead, looked=now)
 
 
 def silent(publisher: str, memo: Memo, silence_s: float, now: float) -> bool:
