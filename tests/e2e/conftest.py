@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from deployed_shop import NAMESPACE, Shop
 from kube import Kube, wait_for
-from shop import NAMESPACE, Shop
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
+from deployed_shop import HOST, NAMESPACE, Shop, elapsed
 from kube import wait_for
-from shop import HOST, NAMESPACE, Shop, elapsed
 from traffic import request, traffic
 
 

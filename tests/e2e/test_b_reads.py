@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import http.client
 
+from deployed_shop import HOST, NAMESPACE, Shop
 from kube import wait_for
-from shop import HOST, NAMESPACE, Shop
 from traffic import request
 
 

@@ -9,8 +9,8 @@ import time
 from collections import defaultdict
 
 from containers import send
+from deployed_shop import HOST, Shop, elapsed
 from kube import wait_for
-from shop import HOST, Shop, elapsed
 from traffic import request
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from deployed_shop import Shop, elapsed
 from kube import wait_for
-from shop import Shop, elapsed
 from traffic import traffic
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import signal
 
 from containers import restarts, send
+from deployed_shop import HOST, RELEASE, Shop
 from kube import wait_for
 from little_app import app, condition, namespace, policy, service, started
-from shop import HOST, RELEASE, Shop
 from traffic import request
 
 

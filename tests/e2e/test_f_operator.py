@@ -7,8 +7,8 @@ import time
 import pytest
 
 from containers import restarts
+from deployed_shop import HOST, NAMESPACE, RELEASE, Shop, elapsed
 from kube import CommandError, wait_for
-from shop import HOST, NAMESPACE, RELEASE, Shop, elapsed
 from traffic import request, traffic
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import signal
 
 from containers import send
+from deployed_shop import Shop
 from kube import wait_for
-from shop import Shop
 from traffic import request
 
 

@@ -7,8 +7,8 @@ from urllib.parse import quote
 import pytest
 
 from dashboards import Query, queries
+from deployed_shop import HOST, NAMESPACE, Shop
 from kube import wait_for
-from shop import HOST, NAMESPACE, Shop
 from traffic import request
 
 SERIES = 120

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from deployed_shop import RELEASE, Shop
 from kube import wait_for
-from shop import RELEASE, Shop
 from traffic import traffic
 
 
