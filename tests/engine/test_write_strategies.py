@@ -391,6 +391,37 @@ async def test_a_client_that_breaks_off_its_upload_leaves_an_unknown_outcome() -
 
 
 @virtual_time
+async def test_a_small_upload_that_breaks_off_is_never_sent() -> None:
+    async with sidecars(failing(200), writes=[]) as (pod,):
+        await pod.get("/products/1")
+
+        async def broken() -> AsyncIterator[bytes]:
+            yield b"some"
+            raise ConnectionResetError("the client went away")
+
+        request = RequestHead("POST", b"/products/1", ((b"host", b"shop"), (b"content-length", b"10")))
+        with pytest.raises(ConnectionResetError):
+            await pod.exchange.handle(request, broken())
+        assert pod.app.calls("POST") == []
+        assert (await pod.get("/products/1")).outcome == "hit"
+
+
+@virtual_time
+async def test_a_write_whose_client_has_left_is_not_waited_for_without_end() -> None:
+    shop = Shop()
+    shop.products["/products/1"] = b"OLD"
+    shop.delay_s = 1000.0
+    specs: tuple[dict[str, Any], ...] = ({"writes": []}, INVALIDATING)
+    for spec in specs:
+        async with sidecars(shop, **spec) as (pod,):
+            leaving = asyncio.create_task(pod.put("/products/1", b"new"))
+            await asyncio.sleep(1)
+            leaving.cancel()
+            await asyncio.sleep(70)  # the policy's time-out, then `settle`
+            assert pod.coherence.report(pod.clock.now()).open_writes == 0
+
+
+@virtual_time
 async def test_a_large_request_body_streams_through_and_invalidates() -> None:
     shop = Shop()
     shop.body = b"done"

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Coroutine
 from dataclasses import replace
+from typing import Any
 
 from pulsecache_policy.model import RepresentationSource, WhenFull, WriteStrategy
 from pulsecache_sidecar.core.http import codec, status_fields
@@ -38,6 +40,9 @@ from pulsecache_sidecar.errors import JournalError, OriginError
 from pulsecache_sidecar.ports import Body, OriginResponse
 
 log = logging.getLogger(__name__)
+
+SMALL_BYTES = 64 * 1024
+"""Up to this length a body that no rule covers is taken in whole; larger ones stream."""
 
 
 class Writes:
@@ -71,11 +76,18 @@ class Writes:
             return self._told(write, _too_early(write), "error")
         request_body = OneBody(body) if has_body else None
         work = self._forward(write, request_body, source, outcome, body)
+        return await self._to_its_end(write, work)
+
+    async def _to_its_end(self, write: Write, work: Coroutine[Any, Any, Reply]) -> Reply:
+        """Goes on for the policy's time-out when the client leaves: then its outcome is most likely known."""
         task = self._background.start(work)
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
             task.add_done_callback(_nobody_waits)
+            patience_s = write.serving.policy.policy.origin.timeout_s
+            limit = asyncio.get_running_loop().call_later(patience_s, task.cancel)
+            task.add_done_callback(lambda _: limit.cancel())
             raise
 
     async def _in_turn(self, write: Write) -> bool:
@@ -121,7 +133,16 @@ class Writes:
 
     async def unnamed(self, write: Write, body: Body | None) -> Reply:
         """Passes through, and invalidates its URL (RFC 9111 section 4.4). Neither the policy's time-out nor its limit
-        of requests applies: without the sidecar there would be none."""
+        of requests applies: without the sidecar there would be none. A small body is taken in before anything is sent:
+        a client that breaks off its upload then leaves no open write behind."""
+        declared = 0 if body is None else declared_length(write.request.fields)
+        if declared is None or declared > SMALL_BYTES:
+            return await self._unnamed(write, body)
+        whole = None if body is None else await collect(body, declared)
+        sent = OneBody(whole) if isinstance(whole, bytes) else whole
+        return await self._to_its_end(write, self._unnamed(write, sent))
+
+    async def _unnamed(self, write: Write, body: Body | None) -> Reply:
         if not await self._in_turn(write):
             return _too_early(write)
         opened = write.serving.coherence.open_write(write.tags, self._clock.now())
