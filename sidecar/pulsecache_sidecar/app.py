@@ -131,6 +131,7 @@ class App:
             observer=self.metrics,
             policy=bind.policy,
             tunnels=bind.authority is None,
+            authority=bind.authority,
         )
 
     def _policy_changed(self, key: str, in_force: InForce) -> None:

@@ -98,6 +98,7 @@ def test_ten_thousand_acknowledged_writes_survive_a_sidecar_that_is_killed_three
                 done.wait(0.2)
             seq += 1
             count[number] = len(acknowledged[product])
+        connection.close()
 
     threads = [threading.Thread(target=client, args=(number,), daemon=True) for number in range(clients)]
     for thread in threads:

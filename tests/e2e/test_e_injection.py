@@ -64,9 +64,9 @@ def test_a_port_that_is_not_http_is_told_with_the_fix(shop: Shop) -> None:
     with namespace(kube, "e2e-tls") as where:
         kube.apply(service(where, appProtocol="https"), policy(where), app(where))
         started(kube, where, with_sidecar=False)
-        assert condition(kube, where, "Placed", "PortNotHttp")["status"] == "False"
+        assert condition(kube, where, "Placed", "UnsupportedProtocol")["status"] == "False"
         kube.apply(service(where, appProtocol="kubernetes.io/h2c"))
-        assert condition(kube, where, "Placed", "PortNotHttp")["status"] == "False"
+        assert condition(kube, where, "Placed", "UnsupportedProtocol")["status"] == "False"
 
 
 def test_a_missing_service_is_told_and_found_when_it_comes(shop: Shop) -> None:
@@ -91,7 +91,7 @@ def test_of_two_policies_for_one_port_the_older_wins(shop: Shop) -> None:
             timeout_s=10,
         )
         kube.apply(policy(where, "younger"), app(where))
-        found = condition(kube, where, "Placed", "Conflicting", "younger")
+        found = condition(kube, where, "Placed", "Conflict", "younger")
         assert "older" in found["message"]
         pod = started(kube, where, with_sidecar=True)
         assert "older=" in str(pod["spec"]["initContainers"][0]["args"])
