@@ -8,10 +8,11 @@ PY := $(VENV)/bin/python
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-$(VENV)/.installed: pyproject.toml
+$(VENV)/.installed: pyproject.toml requirements/dev.lock
 	python3 -m venv $(VENV)
 	$(PY) -m pip install --quiet --upgrade pip
-	$(PY) -m pip install --quiet --editable '.[dev]'
+	$(PY) -m pip install --quiet --require-hashes --requirement requirements/dev.lock
+	$(PY) -m pip install --quiet --no-deps --editable .
 	@touch $@
 
 .PHONY: install
