@@ -55,6 +55,8 @@ class Lease:
         self._seen_at = 0.0
         self._renewed_at: float | None = None
         self.identity = identity
+        self.term = 0
+        """How often this process has taken the role."""
         self.changed = asyncio.Event()
         """Set whenever the role was taken or lost; whoever waits for it clears it."""
 
@@ -87,8 +89,10 @@ class Lease:
                 self._lost("it could not be renewed in time")
         elif renewed:
             # From when it was asked, not answered: the others may have seen the record from then on.
-            if self._renewed_at is None:
+            if not self.held():
+                # Also after a lapse in which nobody followed: what was to be written meanwhile was not.
                 LOG.info("%s is the writer now", self.identity)
+                self.term += 1
                 self.changed.set()
             self._renewed_at = asked
         elif self._renewed_at is not None:

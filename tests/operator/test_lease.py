@@ -162,6 +162,17 @@ async def test_a_holder_that_cannot_renew_stops_before_anybody_follows(leases: L
     assert not b.held(), "5 s lie between the end of the one and the begin of the other"
 
 
+async def test_a_lapse_in_which_nobody_followed_is_told(leases: Leases, clock: Clock) -> None:
+    a = candidate(leases, clock, "a")
+    await a.attempt()
+    a.changed.clear()
+    clock.now += 12
+    await a.attempt()
+    assert a.held()
+    assert a.term == 2
+    assert a.changed.is_set(), "what was to be written meanwhile was not"
+
+
 async def test_renewal_counts_from_the_asking(leases: Leases, clock: Clock) -> None:
     a = candidate(leases, clock, "a")
     get = leases.get

@@ -197,6 +197,59 @@ async def _exists(server: ApiServer, namespace: str) -> None:
     assert made.returncode == 0 or "AlreadyExists" in made.stderr, made.stderr
 
 
+class Wire:
+    """What lies between a controller and its API server: it can be cut, and mended."""
+
+    def __init__(self, port: int) -> None:
+        self._to = port
+        self._open: set[asyncio.StreamWriter] = set()
+        self._whole = True
+        self.port = 0
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not self._whole:
+            writer.transport.abort()
+            return
+        there, back = await asyncio.open_connection("127.0.0.1", self._to)
+        self._open |= {writer, back}
+        try:
+            await asyncio.gather(_pump(reader, back), _pump(there, writer))
+        finally:
+            self._open -= {writer, back}
+            writer.transport.abort()
+            back.transport.abort()
+
+    def cut(self) -> None:
+        self._whole = False
+        for writer in self._open:
+            writer.transport.abort()
+
+    def mend(self) -> None:
+        self._whole = True
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        while content := await reader.read(65536):
+            writer.write(content)
+            await writer.drain()
+    except OSError:
+        pass  # cut
+    finally:
+        writer.transport.abort()
+
+
+@asynccontextmanager
+async def wire(server: ApiServer) -> AsyncIterator[Wire]:
+    found = Wire(int(server.url.rpartition(":")[2]))
+    async with await asyncio.start_server(found._carry, "127.0.0.1", 0) as listener:
+        found.port = listener.sockets[0].getsockname()[1]
+        try:
+            yield found
+        finally:
+            found.cut()
+
+
 class Shop:
     """A namespace with what tests put into it."""
 

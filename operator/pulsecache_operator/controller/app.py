@@ -55,6 +55,7 @@ LOG = logging.getLogger(__name__)
 RESYNC_S = 60.0
 REPORTS_S = 2.0
 RETRY_S = 5.0
+LOOK_AGAIN_S = 0.5
 GATE_S = 1.0
 DATASETS_S = 1.0
 DATASETS_S = 1.0
@@ -122,6 +123,7 @@ class Controller:
         self._slices = Objects(lambda old, new: None)
         self._kopf = PolicyWatch(self._heard)
         self._heard_at = now_s()
+        self._kopf_listed = asyncio.Event()
         self._redis = RedisStore(settings.redis_url) if settings.redis_url else None
         self._datasets = (
             DatasetKeeper(api, self._redis, self._cluster, self._metrics, held=self._lease.held, clock=now_s)
@@ -235,10 +237,19 @@ class Controller:
                     # Kopf looks for the CRD only once: it has to be there by now.
                     self._kopf.start()
                     started = True
-            await asyncio.sleep(RESYNC_S if self._cluster.policies.listed else RETRY_S)
+            try:
+                async with asyncio.timeout(RESYNC_S if self._cluster.policies.listed else RETRY_S):
+                    await self._kopf_listed.wait()
+            except TimeoutError:
+                continue
+            await asyncio.sleep(LOOK_AGAIN_S)  # the others of the same list
+            self._kopf_listed.clear()
 
     def _heard(self, kind: str | None, document: Document) -> None:
         self._heard_at = now_s()
+        if kind is None:
+            # Kopf has begun anew, after a gap of which it will never tell what was deleted in it.
+            self._kopf_listed.set()
         self._cluster.policies.heard(kind, document)
 
     async def _read_reports(self) -> NoReturn:
@@ -288,7 +299,11 @@ class Controller:
 
     async def _sweep(self) -> NoReturn:
         """Gives everything a turn: each minute, and when this process has become the writer."""
+        term = 0
         while True:
+            if self._lease.term != term:
+                term = self._lease.term
+                self._reconciler.forget()
             if self._lease.held():
                 try:
                     orphans = await self._reads.list(CONFIG_MAP, labels=SELECTOR)
@@ -318,6 +333,9 @@ class Controller:
     async def _turn(self, key: Key) -> float | None:
         if not self._lease.held():
             return None
+        if key.what is not What.WEBHOOK and not self._looked_around():
+            # What has not been listed yet is not missing: no status may say so.
+            return LOOK_AGAIN_S
         began = time.perf_counter()
         try:
             match key.what:

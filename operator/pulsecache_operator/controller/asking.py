@@ -21,6 +21,9 @@ from pulsecache_operator.inject.names import ADMIN_PORT
 
 AT_ONCE = 16
 TIMEOUT_S = 2.0
+"""Of one pod."""
+TOGETHER_S = 5.0
+"""Of all of them: who has not been asked by then is asked another time."""
 KEPT_S = 3.0
 """For how long an answer is good: several policies of one pod ask in a row."""
 MAX_BYTES = 1024 * 1024
@@ -44,10 +47,17 @@ class PodAsker:
         now = self._clock()
         self._kept = {uid: kept for uid, kept in self._kept.items() if now - kept[0] < KEPT_S}
         asked = [pod for pod in pods if running(pod)]
-        answers = await asyncio.gather(*(self._told(uid_of(pod), str(pod["status"]["podIP"])) for pod in asked))
+        if not asked:
+            return {}
+        tasks = [asyncio.create_task(self._told(uid_of(pod), str(pod["status"]["podIP"]))) for pod in asked]
+        try:
+            done, _ = await asyncio.wait(tasks, timeout=TOGETHER_S)
+        finally:
+            for task in tasks:
+                task.cancel()
         found = {}
-        for pod, answer in zip(asked, answers, strict=True):
-            if (report := report_in(answer, policy)) is not None:
+        for pod, task in zip(asked, tasks, strict=True):
+            if task in done and (report := report_in(task.result(), policy)) is not None:
                 found[uid_of(pod)] = report
         return found
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from pulsecache_operator.controller.api import DEPLOYMENT, Document, Kind
@@ -173,14 +174,22 @@ def rollout_of(pod: Document) -> str | None:
 
 def carried(pod: Document) -> InjectionStatus | None:
     """What was injected into the pod and is still there."""
-    try:
-        status = status_of(pod)
-    except MalformedStatus:
+    text = pod["metadata"]["annotations"].get(STATUS_ANNOTATION)
+    if text is None:
         return None
     for container in pod["spec"]["initContainers"]:
         if container["name"] == CONTAINER and container.get("restartPolicy") == "Always":
-            return status
+            return _injection(text)
     return None
+
+
+@lru_cache(maxsize=4096)
+def _injection(text: str) -> InjectionStatus | None:
+    """Pods of one template carry the same text, and it is asked for often."""
+    try:
+        return status_of({"metadata": {"annotations": {STATUS_ANNOTATION: text}}})
+    except MalformedStatus:
+        return None
 
 
 def bind_of(plan: InjectionPlan, policy: str) -> TakeOver | Redirect | None:

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field, replace
 from pulsecache_operator.controller.api import Document
 from pulsecache_operator.controller.facts import carried, uid_of
 from pulsecache_operator.controller.rollout import Surroundings
-from pulsecache_operator.selection import selects
+from pulsecache_operator.placement import by_name, claims
 from pulsecache_policy.hub_scripts import OLD_EPOCH, UNCOVERED
 from pulsecache_policy.model import CachePolicy, TargetRef
 
@@ -89,6 +89,7 @@ class Replicas:
 def replicas(dataset: Dataset, pods: Iterable[Document], around: Surroundings) -> Replicas:
     there, publishing, bare = set(), set(), set()
     servers = [policy for policy in dataset.policies if isinstance(policy.placement, TargetRef)]
+    services = by_name(around.services, dataset.namespace)
     for pod in pods:
         phase = pod["status"].get("phase")
         if phase in ("Succeeded", "Failed"):
@@ -103,7 +104,8 @@ def replicas(dataset: Dataset, pods: Iterable[Document], around: Surroundings) -
         if runs and held & dataset.publishing:
             publishing.add(uid_of(pod))
         serves = pod["status"].get("ready") or pod["metadata"].get("deletionTimestamp")
-        if serves and any(p.key not in held and selects(p, pod, around.services) for p in servers):
+        labels = pod["metadata"].get("labels") or {}
+        if serves and any(p.key not in held and claims(p, labels, services) for p in servers):
             bare.add(uid_of(pod))
     return Replicas(there=frozenset(there), publishing=frozenset(publishing), bare=frozenset(bare))
 

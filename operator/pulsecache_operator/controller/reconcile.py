@@ -83,10 +83,16 @@ class Reconciler:
         self._statuses: dict[str, Document] = {}
         """The newest status written to each policy, by uid: the watch may be behind."""
 
+    def forget(self) -> None:
+        """Somebody else may have written meanwhile: what this process has written does not count any more."""
+        self._memos.clear()
+        self._statuses.clear()
+
     async def policy(self, key: str) -> float | None:
-        """One turn of a policy; returns when it wants another. Raises ApiError, NotTheWriter."""
-        if not self._cluster.policies.listed:
-            return ASK_AGAIN_S
+        """One turn of a policy; returns when it wants another. Raises ApiError, NotTheWriter.
+
+        To be called when all has been listed once.
+        """
         document = self._cluster.policies.get(key)
         existing = await self._config_map(key)
         if document is None:
@@ -98,8 +104,9 @@ class Reconciler:
         made = plan(view)
         await self._carry_out(view, made)
         behind = asked and made.counts.in_sync < made.counts.injected
-        wishes = [wish for wish in (made.again_s, ASK_AGAIN_S if behind else None) if wish is not None]
-        return min(wishes, default=None)
+        # Where nobody answers (a NetworkPolicy?) it costs a time-out each time.
+        ask_s = None if not behind else ASK_AGAIN_S if view.reports else 4 * ASK_AGAIN_S
+        return min((wish for wish in (made.again_s, ask_s) if wish is not None), default=None)
 
     async def _config_map(self, key: str) -> Document | None:
         namespace, _, name = key.partition("/")
@@ -242,8 +249,6 @@ class Reconciler:
 
     async def namespace(self, namespace: str) -> float | None:
         """The Redis URL for the sidecars of a namespace: there as long as one of its policies wants Redis."""
-        if not self._cluster.policies.listed:
-            return ASK_AGAIN_S
         url, name = self._settings.sidecar_redis_url, self._settings.redis_secret
         wanted = url is not None and any(policy.redis for policy in self._cluster.policies.valid_of(namespace))
         try:

@@ -17,8 +17,8 @@ from enum import StrEnum
 
 from pulsecache_operator.controller.api import Document
 from pulsecache_operator.controller.facts import Workload, bind_of, carried, carries, live, rollout_of, wish_of
-from pulsecache_operator.inject.names import STATUS_ANNOTATION
-from pulsecache_operator.selection import Decision, Inject, plan_for, selects
+from pulsecache_operator.placement import by_name, claims
+from pulsecache_operator.selection import Decision, Inject, plan_for
 from pulsecache_policy.model import CachePolicy, RolloutStrategy
 
 SETTLE_S = 2.0
@@ -58,31 +58,25 @@ class Survey:
 def survey(policy: CachePolicy, pods: Iterable[Document], around: Surroundings) -> Survey:
     selected, injected, lacking = [], [], []
     outdated, left_alone = 0, Counter[str]()
-    decisions: dict[tuple[object, ...], Decision] = {}
+    services = by_name(around.services, policy.namespace)
+    judged: dict[tuple[object, ...], _Judgement] = {}
     for pod in pods:
-        if not live(pod) or not selects(policy, pod, around.services):
+        labels = pod["metadata"].get("labels") or {}
+        if not live(pod) or not claims(policy, labels, services):
             continue
         selected.append(pod)
-        metadata = pod["metadata"]
-        # Pods of one template get one answer; each asked alone, a thousand would take a second of the loop.
-        alike = (
-            id(pod["spec"]),
-            tuple(sorted((metadata.get("labels") or {}).items())),
-            metadata["annotations"].get(STATUS_ANNOTATION),
-        )
-        if alike not in decisions:
-            decisions[alike] = around.decide(pod)
-        decision = decisions[alike]
-        bind = bind_of(decision.plan, policy.name) if isinstance(decision, Inject) else None
-        if bind is None:
-            left_alone[_reason(decision, policy)] += 1
-            continue
-        status = carried(pod)
-        if carries(status, bind):
+        # Pods of one template get one judgement: one each would take a second of the loop for ten thousand.
+        alike = (id(pod["spec"]), frozenset(labels.items()), frozenset(pod["metadata"]["annotations"].items()))
+        judgement = judged.get(alike)
+        if judgement is None:
+            judgement = judged[alike] = _judge(policy, pod, around)
+        if judgement.left_alone is not None:
+            left_alone[judgement.left_alone] += 1
+        elif judgement.injected:
             injected.append(pod)
         else:
             lacking.append(pod)
-            outdated += status is not None and policy.key in status.policies
+            outdated += judgement.outdated
     return Survey(
         selected=tuple(selected),
         injected=tuple(injected),
@@ -90,6 +84,22 @@ def survey(policy: CachePolicy, pods: Iterable[Document], around: Surroundings) 
         outdated=outdated,
         left_alone=dict(left_alone),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Judgement:
+    left_alone: str | None = None
+    injected: bool = False
+    outdated: bool = False
+
+
+def _judge(policy: CachePolicy, pod: Document, around: Surroundings) -> _Judgement:
+    decision = around.decide(pod)
+    bind = bind_of(decision.plan, policy.name) if isinstance(decision, Inject) else None
+    if bind is None:
+        return _Judgement(left_alone=_reason(decision, policy))
+    status = carried(pod)
+    return _Judgement(injected=carries(status, bind), outdated=status is not None and policy.key in status.policies)
 
 
 def _reason(decision: Decision, policy: CachePolicy) -> str:

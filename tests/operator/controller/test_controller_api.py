@@ -11,8 +11,18 @@ from typing import Any
 import pytest
 
 from apiserver import ApiServer, kubectl
-from controller_process import ControllerProcess, Shop, controller, eventually, injector, throughout, webhook
-from helm import NAMESPACE
+from controller_process import (
+    ControllerProcess,
+    Shop,
+    controller,
+    eventually,
+    injector,
+    service_account,
+    throughout,
+    webhook,
+    wire,
+)
+from helm import NAMESPACE, Helm
 from pulsecache_operator.controller.api import (
     CACHE_POLICY,
     CONFIG_MAP,
@@ -345,6 +355,60 @@ class TestTwoReplicas:
             await shop.policy()
             await eventually(follower.writes, within_s=25)
             await eventually(shop.ready, lambda ready: ready[2] == 1)
+
+
+class TestTrouble:
+    async def test_a_cut_wire_hides_nothing_for_long(
+        self, apiserver: ApiServer, account: Path, helm: Helm, shop: Shop, tmp_path: Path
+    ) -> None:
+        """Deleted, edited and made while nobody heard of it; and no two writers after it."""
+        await shop.service()
+        for name in ("gone", "edited"):
+            await shop.policy(name)
+        async with wire(apiserver) as line:
+            proxied = service_account(apiserver, helm, tmp_path, host=f"https://127.0.0.1:{line.port}")
+            with controller(proxied, tmp_path) as process:
+                await eventually(lambda: shop.config_map("gone"), within_s=40)
+                await eventually(lambda: shop.ready("edited"), lambda ready: ready[2] == 1)
+                line.cut()
+                await shop.api.delete(CACHE_POLICY, "gone", shop.namespace)
+                await shop.edit("edited", mode="Bypass")
+                await shop.policy("new")
+                await eventually(process.writes, lambda writes: not writes, within_s=20)
+                assert (await process.get("/livez"))[0] == 200
+                line.mend()
+
+                async def buried() -> bool:
+                    found = content(await shop.config_map("gone"))
+                    return found is not None and found.tombstone
+
+                await eventually(buried, within_s=40)
+                await eventually(lambda: shop.ready("edited"), lambda ready: ready[2] == 2)
+                await eventually(lambda: shop.config_map("new"))
+                assert process.end() == 0
+
+    async def test_a_start_changes_nothing_that_is_good(self, account: Path, shop: Shop, tmp_path: Path) -> None:
+        """Before all has been listed, nothing is missing: no status says for a moment that the Service is."""
+        await shop.service()
+        await shop.policy()
+        with controller(account, tmp_path, name="first"):
+            await eventually(shop.ready, lambda ready: ready == ("True", "NoPods", 1), within_s=40)
+
+        async def version() -> str:
+            found = await shop.api.get(CACHE_POLICY, "products", shop.namespace)
+            return str(found["metadata"]["resourceVersion"])
+
+        before, told = await version(), await events(shop)
+        with controller(account, tmp_path, name="second") as second:
+            await eventually(second.ready, lambda _: True, within_s=40)
+            await eventually(second.writes, within_s=40)
+
+            async def turns() -> float:
+                return await second.metric('pulsecache_reconciles_total{result="ok"}') or 0.0
+
+            await eventually(turns, lambda count: count >= 3)
+            assert await version() == before
+            assert await events(shop) == told
 
 
 class TestPermissions:
