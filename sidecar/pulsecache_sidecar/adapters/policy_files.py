@@ -12,9 +12,9 @@ import logging
 from pathlib import Path
 
 import yaml
-from pulsecache_policy.bundle import BundleError
 
 from pulsecache_policy import bundle
+from pulsecache_policy.bundle import BundleError
 from pulsecache_policy.model import KIND
 from pulsecache_sidecar.engine.policies import PolicyBook
 

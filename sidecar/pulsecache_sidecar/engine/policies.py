@@ -11,9 +11,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from pulsecache_policy.bundle import Bundle, BundleError
-from pulsecache_policy.match import CompiledPolicy
-
 from pulsecache_policy.errors import InvalidPolicy
+from pulsecache_policy.match import CompiledPolicy
 
 
 @dataclass(frozen=True, slots=True)
