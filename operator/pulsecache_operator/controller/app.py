@@ -132,9 +132,7 @@ class Controller:
         )
         self._reports = Reports()
         self._asker = PodAsker(clock=now_s)
-        self._webhook = WebhookKeeper(
-            self._api, settings, expires=lambda end: self._metrics.certificate_expiry.set(end.timestamp())
-        )
+        self._webhook = WebhookKeeper(self._api, settings, expires=self._metrics.expires)
         self._gate = InjectionGate(self._webhook, self._slices, service=settings.webhook_service, clock=now_s)
         self._reconciler = Reconciler(
             self._api,
@@ -318,6 +316,12 @@ class Controller:
                     self._add(Key(What.NAMESPACE, key.partition("/")[0]))
                 self._add(Key(What.WEBHOOK))
                 self._reconciler.tidy()
+            else:
+                self._metrics.forget_pods()
+                try:
+                    await self._webhook.look()
+                except ApiError as error:
+                    LOG.warning("the webhook's certificate cannot be looked at: %s", error)
             try:
                 async with asyncio.timeout(RESYNC_S):
                     await self._lease.changed.wait()

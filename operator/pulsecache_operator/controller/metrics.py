@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from datetime import datetime
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.gc_collector import GCCollector
@@ -40,11 +41,12 @@ class Metrics:
             ["namespace", "policy", "state"],
             registry=self.registry,
         )
-        self.certificate_expiry = Gauge(
+        self._certificate_expiry = Gauge(
             "pulsecache_certificate_expiry_timestamp_seconds",
             "When the webhook's certificate ends, Unix time.",
-            registry=self.registry,
+            registry=None,
         )
+        self._expiry_known = False
         self.writer = Gauge(
             "pulsecache_writer", "1 where this replica holds the writer's Lease, else 0.", registry=self.registry
         )
@@ -72,6 +74,17 @@ class Metrics:
         namespace, _, name = key.partition("/")
         for state, value in zip(_STATES, (selected, injected, in_sync, uninjected), strict=True):
             self._pods.labels(namespace, name, state).set(value)
+
+    def expires(self, end: datetime) -> None:
+        """Before it is known there is no such series: a 0 would say that it ended long ago."""
+        self._certificate_expiry.set(end.timestamp())
+        if not self._expiry_known:
+            self._expiry_known = True
+            self.registry.register(self._certificate_expiry)
+
+    def forget_pods(self) -> None:
+        """Who has lost the writer's role counts no longer: the sum over the replicas would count twice."""
+        self._pods.clear()
 
     def forget(self, key: str) -> None:
         """A policy that is gone has no series any more."""

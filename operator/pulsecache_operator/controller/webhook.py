@@ -46,19 +46,26 @@ class WebhookKeeper:
         """Why the API server would not call the injector, or not trust it."""
 
     async def keep(self) -> None:
-        """One look at all of it. Raises ApiError."""
-        material = await self._secret()
-        if expiry := material.expiry():
-            self._expires(expiry)
+        """One look at all of it, which puts right what is not. Raises ApiError."""
+        material = await self._renewed(*await self._read())
         self.problem = await self._trust(material.ca_bundle)
 
-    async def _secret(self) -> Material:
-        name, namespace = self._settings.tls_secret, self._settings.namespace
+    async def look(self) -> None:
+        """One look at the certificate, for a replica that does not write. Raises ApiError."""
+        await self._read()
+
+    async def _read(self) -> tuple[Document | None, Material]:
         try:
-            secret: Document | None = await self._api.get(SECRET, name, namespace)
+            secret = await self._api.get(SECRET, self._settings.tls_secret, self._settings.namespace)
         except NotFound:
-            secret = None
-        before = Material.of(_decoded((secret or {}).get("data") or {}))
+            return None, Material()
+        material = Material.of(_decoded(secret.get("data") or {}))
+        if expiry := material.expiry():
+            self._expires(expiry)
+        return secret, material
+
+    async def _renewed(self, secret: Document | None, before: Material) -> Material:
+        name, namespace = self._settings.tls_secret, self._settings.namespace
         renewal = renew(before, dns_names(self._settings.webhook_service, namespace), self._wall())
         if not renewal.done:
             return before
@@ -81,6 +88,8 @@ class WebhookKeeper:
             # With the version that was read: of two that renew at once, one has to look again.
             version = {"resourceVersion": secret["metadata"]["resourceVersion"]}
             await self._api.patch(SECRET, {"metadata": version, "data": data}, name, namespace)
+        if expiry := renewal.material.expiry():
+            self._expires(expiry)
         for done in renewal.done:
             LOG.info("certificates in Secret %s/%s: %s", namespace, name, done)
         return renewal.material

@@ -329,6 +329,12 @@ class TestTwoReplicas:
                 await eventually(shop.ready, lambda ready: ready[2] == 1)
                 known = await first.metric("pulsecache_policies")
                 await eventually(lambda: second.metric("pulsecache_policies"), lambda found: found == known)
+                expiry = "pulsecache_certificate_expiry_timestamp_seconds"
+                assert (await first.metric(expiry) or 0) > 1e9
+                assert await second.metric(expiry) in (None, await first.metric(expiry)), "never a 0"
+                selected = f'pulsecache_pods{{namespace="{shop.namespace}",policy="products",state="selected"}}'
+                assert await first.metric(selected) == 0.0
+                assert await second.metric(selected) is None, "the sum over the replicas counts once"
                 assert first.end() == 0
                 await eventually(second.writes, within_s=6)
                 await shop.edit("products", mode="Bypass")
