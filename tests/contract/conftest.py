@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Protocol
 
 import pytest
@@ -48,3 +48,16 @@ def make_hub(request: pytest.FixtureRequest, connections: RedisConnections) -> M
 @pytest.fixture
 def hub(make_hub: MakeHub) -> AnyHub:
     return make_hub()
+
+
+@pytest.fixture
+def another_server(redis_server: RedisServer) -> Callable[[AnyHub], None]:
+    """What a hub holds was written on another server than the one that answers now."""
+
+    def change(hub: AnyHub) -> None:
+        if isinstance(hub, LocalHub):
+            hub.server = "another"
+        else:
+            redis_server.run("HSET", hub._keys[0], "server", "another")
+
+    return change

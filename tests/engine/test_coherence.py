@@ -497,7 +497,7 @@ class TestHeartbeats:
     @virtual_time
     async def test_a_publisher_that_was_fenced_alive_joins_again(self) -> None:
         async with group() as dataset:
-            p, q = await dataset.begin("p"), await dataset.begin("q")
+            _, q = await dataset.begin("p"), await dataset.begin("q")
             await passes(2.0)
             epoch = (await dataset.hub.publishers()).epoch
             await dataset.hub.fence("p", epoch, beats=None, flush=True)
@@ -514,7 +514,8 @@ class TestStates:
             await passes(3.0)
             assert p.state == "confirmed"
             p.wire.away = True
-            cut_at, seen = p.now, {}
+            cut_at = p.now
+            seen: dict[str, float] = {}
             while len(seen) < 3:
                 seen.setdefault(p.state, p.now - cut_at)
                 await passes(0.05)
@@ -698,6 +699,36 @@ class TestLosses:
             assert not q.usable(q.fetch(), "/a")
 
     @virtual_time
+    async def test_coverage_waits_for_a_write_whose_doubt_only_the_old_epoch_knew(self) -> None:
+        async with group() as dataset:
+            p = await dataset.begin("p")
+            p.coherence.open_write(("/a",), p.now).unknown(p.now)
+            await passes(2.0)
+            assert p.coherence.report(p.now).doubts == 1
+            p.wire.hold("doubt")
+            dataset.hub.forget()
+            await passes(3.0)
+            assert (await dataset.hub.publishers()).publishers["p"].coverage == 0
+
+    @virtual_time
+    async def test_positions_that_only_a_lost_end_had_given_out_are_not_given_out_again(self) -> None:
+        async with group() as dataset:
+            p, q = await dataset.begin("p"), await dataset.begin("q")
+            await passes(5.0)
+            kept, epoch = q.fetch(), q.coherence.report(q.now).epoch
+            p.wire.away = q.wire.away = True
+            dataset.hub._state.n -= 8  # a failover: the replica had all entries, and fewer positions
+            dataset.hub.server = "another"
+            await passes(2.0)
+            p.wire.away = q.wire.away = False
+            await passes(4.0)
+            await p.write("/a")
+            await passes(A_MOMENT_S)
+            assert not q.usable(kept, "/a")
+            assert q.usable(kept, "/b")
+            assert q.coherence.report(q.now).epoch == epoch
+
+    @virtual_time
     async def test_a_lost_end_of_the_stream_is_found_by_whoever_was_told_of_it(self) -> None:
         async with group() as dataset:
             p, q = await dataset.begin("p"), await dataset.begin("q")
@@ -807,6 +838,21 @@ class TestDying:
             assert set((await dataset.hub.publishers()).publishers) == {"q"}
             await passes(INTERVAL_S)
             assert q.state == "confirmed"
+
+    @virtual_time
+    async def test_while_the_hub_is_away_nobody_can_beat_and_nobody_is_called_dead(self) -> None:
+        async with group() as dataset:
+            p, q = await dataset.begin("p"), await dataset.begin("q", unattended=True)
+            await passes(3.0)
+            kept = q.fetch()
+            p.wire.away = q.wire.away = True
+            await passes(10 * SETTLE_S)
+            q.wire.away = False
+            await passes(3.0)
+            p.wire.away = False
+            await passes(3.0)
+            assert set((await dataset.hub.publishers()).publishers) == {"p", "q"}
+            assert q.usable(kept, "/a")
 
     @virtual_time
     async def test_attended_nobody_is_fenced_by_time(self) -> None:

@@ -1,4 +1,4 @@
-"""R2 over random schedules: the real engine in a world of troubles, and the same with rules left out, which it must notice.
+"""R2 over random schedules: the real engine in a world of troubles, and with rules left out, which must be noticed.
 
 Longer, and with every mutation: `python -m staleness_check --help` in tests/support.
 """

@@ -35,8 +35,8 @@ class Quiet:
 
 
 class Wire:
-    """A process's way to the hub. `away`: nothing arrives. `hold("beat")`: calls of that name wait before they take effect,
-    `hold_answers("change")`: after it; their caller has given up by then. Both until `release`."""
+    """A process's way to the hub. `away`: nothing arrives. `hold("beat")`: calls of that name wait before they take
+    effect, `hold_answers("change")`: after it; their caller has given up by then. Both until `release`."""
 
     def __init__(self, hub: LocalHub) -> None:
         self._hub = hub
@@ -96,7 +96,7 @@ class Sidecar:
     def __init__(self, hub: LocalHub | None, name: str, clock: VirtualClock, **more: Any) -> None:
         self.clock = clock
         self.name = name
-        self.wire = Wire(hub) if hub is not None else None
+        self.wire = Wire(hub or LocalHub(clock))
         self.observer = Quiet()
         settings: dict[str, Any] = {"publishes": True, "random": lambda: 0.5, "writers": Writers.ALL} | more
         self.coherence = Coherence(
@@ -107,7 +107,7 @@ class Sidecar:
                 heartbeat=Heartbeat(interval_s=INTERVAL_S, failure_threshold=3),
                 settle_s=SETTLE_S,
             ),
-            cast(Hub, self.wire) if self.wire is not None else None,
+            cast(Hub, self.wire) if hub is not None else None,
             publisher_id=name,
             clock=clock,
             observer=self.observer,

@@ -36,6 +36,7 @@ class RedisServer:
         self._options = {"appendonly": "yes", "appendfsync": "always"} if persistent else {"appendonly": "no"}
         self._options |= {"save": "", **({"requirepass": password} if password else {}), **(options or {})}
         self._folder = Path(tempfile.mkdtemp(prefix="pulsecache-redis-"))
+        self._copy = self._folder / "copy"
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -79,6 +80,16 @@ class RedisServer:
         assert self._process is not None
         self._process.wait(START_TIMEOUT_S)
         self._process = None
+
+    def remember(self) -> None:
+        """Keeps a copy of what a `persistent` server has on disk."""
+        shutil.rmtree(self._copy, ignore_errors=True)
+        shutil.copytree(self._folder / "appendonlydir", self._copy)
+
+    def restore(self) -> None:
+        """While it does not run: puts that copy in the place of what is on disk."""
+        shutil.rmtree(self._folder / "appendonlydir", ignore_errors=True)
+        shutil.copytree(self._copy, self._folder / "appendonlydir")
 
     def stop(self) -> None:
         if self._process is not None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from pulsecache_sidecar.adapters import local_hub
 from pulsecache_sidecar.adapters.local_hub import LocalHub
 from pulsecache_sidecar.core.staleness.events import Watermark
 from pulsecache_sidecar.core.staleness.positions import PositionLog
@@ -213,6 +214,26 @@ def a_cancelled_request_takes_its_announcement_along(patch: pytest.MonkeyPatch) 
     patch.setattr(Coherence, "announce", announce)
 
 
+def a_lost_end_is_not_looked_for(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(LocalHub, "_lost", lambda self, state, cursor: False)
+
+
+def the_counter_does_not_leap(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(local_hub, "LEAP", 1)
+    subscribed = View.subscribed
+    patch.setattr(View, "subscribed", lambda self, snapshot, asked, above: subscribed(self, snapshot, asked, -1))
+    replied = View.replied
+
+    def trusting(self: View, epoch: str, position: int, asked: float, above: int, *, given_out: bool = True) -> None:
+        replied(self, epoch, position, asked, -1, given_out=given_out)
+
+    patch.setattr(View, "replied", trusting)
+
+
+def an_epoch_that_ended_may_come_back(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(View, "_end_epoch", lambda self: None)
+
+
 MUTATIONS: tuple[Mutation, ...] = (
     coverage_does_not_wait_for_open_writes,
     coverage_is_the_position_at_arrival,
@@ -239,4 +260,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     a_look_up_is_taken_to_know_unannounced_writes,
     a_change_is_forgotten_when_the_hub_does_not_answer,
     a_cancelled_request_takes_its_announcement_along,
+    a_lost_end_is_not_looked_for,
+    the_counter_does_not_leap,
+    an_epoch_that_ended_may_come_back,
 )

@@ -361,6 +361,7 @@ class World:
             elif set((await self.hub.publishers()).publishers) <= set(self._replica[0].publishers):
                 # What happened since is lost, except that somebody has joined: for that, one waits for the replica.
                 (self.hub._state, self.hub._objects), self._replica = self._replica, None
+                self.hub.server += "'"
                 for each in self.sidecars:
                     each.link.break_off()
             else:

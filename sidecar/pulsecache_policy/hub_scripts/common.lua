@@ -1,5 +1,5 @@
 -- Common part of all scripts. Fields of the hash KEYS[1]:
---   epoch, n (counter), flush, floor, seq (sequence of the newest entry), last (its id)
+--   epoch, server (run_id), n (counter), flush, floor, seq (sequence of the newest entry), last (its id)
 --   mark (number of heartbeats so far), lead (whose beats append them)
 --   publishers (ids, separated by spaces), c:<id> coverage, b:<id> beats, l:<id> `mark` at the last beat
 --   d:<id> open doubts of a publisher (JSON: write -> tags), q:<tag> number of open doubts that name the tag

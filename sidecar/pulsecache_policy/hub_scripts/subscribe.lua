@@ -2,11 +2,13 @@
 -- subscribe: the state of the dataset now; starts a new epoch where there is none, or where its end was lost.
 --   ARGV: id for a new epoch | epoch of the last entry this process was told of, or '' | id of that entry, or ''
 --         | epochs that this process has seen end, separated by spaces
+--         | run_id of the server, or '' where it does not say
 --   reply: epoch, position, flush, floor, seq, last, open doubts (JSON: write -> tags)
--- The counter leaps at each subscription, farther than a failover loses: positions that the lost end had given out are
--- not given out again, once everybody has subscribed anew on its new connection.
+-- On a server that is another than before (restarted, or failed over to) the counter leaps, farther than could have been
+-- lost: positions that only the lost end had given out are not given out again. Everybody subscribes before anything
+-- else on a new server, so nothing is given out before the leap.
 -- Cost: one object per open doubt.
-local LEAP = 65536
+local LEAP = 4294967296
 
 local function lost(epoch, id)
   if id == '' or field('epoch') ~= epoch then
@@ -42,7 +44,12 @@ if new then
   redis.call('DEL', HUB, STREAM)
   redis.call('HSET', HUB, 'epoch', ARGV[1], 'n', '0', 'seq', '0', 'last', '0-0', 'flush', '0', 'floor', '0', 'mark', '0')
 end
-local position = redis.call('HINCRBY', HUB, 'n', LEAP)
+local leap = 1
+if ARGV[5] == '' or field('server') ~= ARGV[5] then
+  redis.call('HSET', HUB, 'server', ARGV[5])
+  leap = LEAP
+end
+local position = redis.call('HINCRBY', HUB, 'n', int(leap))
 if new then
   -- Publishers of the epoch before may still forward writes. Together they count as one, lost at this moment.
   enter('old-epoch', position)

@@ -29,7 +29,7 @@ from pulsecache_sidecar.ports import (
     Watermark,
 )
 
-LEAP = 65_536
+LEAP = 2**32
 """As in subscribe.lua."""
 
 
@@ -45,6 +45,7 @@ class _State:
     """All that Redis would hold in the dataset's hash and stream; one epoch."""
 
     epoch: str
+    server: str | None = None
     n: int = 0
     flush: int = 0
     floor: int = 0
@@ -79,6 +80,8 @@ class LocalHub:
         self._covered, self._first = covered, first
         self._threshold, self._keep, self._max_objects = failure_threshold, keep, max_objects
         self._new_id = new_id
+        self.server = "here"
+        """Whose memory this is: a test that takes some of it away says so by another name."""
         self._state: _State | None = None
         self._objects: OrderedDict[str, tuple[str, float, StoredObject]] = OrderedDict()
         self._appended = asyncio.Event()
@@ -90,7 +93,8 @@ class LocalHub:
         if state is None or state.epoch in ended or self._lost(state, last_acknowledged):
             first = state is None and self._first
             state = self._begin(old_epoch=not first)
-        state.n += LEAP
+        state.n += 1 if state.server == self.server else LEAP
+        state.server = self.server
         doubts = {write: tags for of in state.doubts.values() for write, tags in of.items()}
         return Snapshot(state.epoch, state.n, state.flush, state.floor, state.sequence, state.last, doubts)
 

@@ -58,6 +58,14 @@ _AWAY = (
 )
 
 
+class _Bounded(Redis):
+    """No call takes longer than a second (TimeoutError)."""
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        async with asyncio.timeout(1.0):
+            return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+
+
 class RedisConnections:
     """One per Redis URL (`redis://[user:password@]host[:port][/db]`, `rediss://`, `unix://`) and event loop.
 
@@ -81,6 +89,9 @@ class RedisConnections:
             "protocol": 2,
             "socket_keepalive": True,
             "socket_connect_timeout": 1.0,
+            # With a time-out redis-py sends through asyncio.wait_for, which can swallow a cancellation (Python 3.11):
+            # the deadlines are set per call, below.
+            "socket_timeout": None,
             "redis_connect_func": self._connected,
         }
         self.generation = 0
@@ -88,17 +99,20 @@ class RedisConnections:
         self._run_id: bytes | None = None
         self._may_ask = True
         self._outdated = False
-        # The deadlines that count are set per call, below.
-        self._commands = BlockingConnectionPool.from_url(
-            url, max_connections=max_connections, timeout=1.0, socket_timeout=1.0, **common
-        )
-        self._streams = ConnectionPool.from_url(url, socket_timeout=None, **common)
-        self.client: Redis = Redis(connection_pool=self._commands)
+        self._commands = BlockingConnectionPool.from_url(url, max_connections=max_connections, timeout=None, **common)
+        self._streams = ConnectionPool.from_url(url, **common)
+        self.client: Redis = _Bounded(connection_pool=self._commands)
         self._stream_client: Redis = Redis(connection_pool=self._streams)
         self._texts = {name: script(name) for name in SCRIPTS}
         self._digests = {
             name: sha1(text.encode(), usedforsecurity=False).hexdigest() for name, text in self._texts.items()
         }
+
+    async def server(self) -> str:
+        """The run_id of the server that answers; empty where it does not say. Raises HubError."""
+        if self._run_id is None:
+            await self._guarded(self.client.ping(), self.timeout_s, "ping")
+        return (self._run_id or b"").decode()
 
     async def run(self, name: str, keys: tuple[str, ...], *arguments: str | bytes | int, probe: bool) -> Any:
         """Runs a script of hub_scripts. `probe`: no request waits for this call, so it is made also while the breaker

@@ -43,6 +43,7 @@ class Fencer:
         self._epoch = ""
         self._still: dict[str, tuple[int, float]] = {}
         """Publisher -> (beats, since when unchanged)."""
+        self._looked = float("-inf")
 
     async def step(self) -> None:
         """Once an interval. Raises HubError, ForeignEpoch."""
@@ -58,8 +59,10 @@ class Fencer:
         seen, epoch = await self._subscriber.ask(lambda _: self._subscriber.hub.publishers())
         if seen.epoch != epoch:
             return
-        if epoch != self._epoch:
+        if epoch != self._epoch or now - self._looked > self._silence_s:
+            # While the hub was away nobody could beat.
             self._epoch, self._still = epoch, {}
+        self._looked = now
         still: dict[str, tuple[int, float]] = {}
         for publisher, member in seen.publishers.items():
             if publisher in (self._own_id, UNCOVERED):

@@ -116,9 +116,9 @@ class Subscriber:
         await self.ask(self.hub.sample, int)
 
     async def _subscribe(self) -> None:
-        asked = self._clock.now()
+        asked, above = self._clock.now(), self.view.position
         snapshot = await self._counted(self.hub.subscribe(self.view.told or None, self.view.ended))
-        resumed = self.view.subscribed(snapshot, asked)
+        resumed = self.view.subscribed(snapshot, asked, above)
         await self._joined()
         self.live = True
         self.subscribed.set()

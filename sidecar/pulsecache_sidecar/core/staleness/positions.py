@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 
+RESOLUTION = 1 / 32
+
 
 class PositionLog:
     """Bounded memory of (position, own-clock instant of asking); both strictly rise along the log.
 
-    Forgetting an element only makes answers older, never younger, so any element may be dropped. When full, the older
-    half is thinned: the log reaches far back, more coarsely the farther, and keeps its first element.
+    Forgetting an element only makes answers older, never younger, so any element may be dropped. When full, the log is
+    thinned to one element in RESOLUTION of its age, but for the latest quarter: it reaches far back, more coarsely the
+    farther, and keeps its first element.
     """
 
     def __init__(self, limit: int = 512) -> None:
@@ -38,9 +41,7 @@ class PositionLog:
         self._positions[at:end] = [position]
         self._asked[at:end] = [asked]
         if len(self._positions) > self._limit:
-            half = self._limit // 2
-            del self._positions[1:half:2]
-            del self._asked[1:half:2]
+            self._thin()
 
     def earliest(self, position: int) -> float | None:
         """An own-clock instant not later than when `position` was given out; None where it is older than the log."""
@@ -50,3 +51,17 @@ class PositionLog:
     def clear(self) -> None:
         self._positions.clear()
         self._asked.clear()
+
+    def _thin(self) -> None:
+        asked = self._asked
+        newest, latest = asked[-1], len(asked) - self._limit // 4
+        kept = list(range(len(asked) - 1, latest - 1, -1))
+        for at in range(latest - 1, 0, -1):
+            if asked[kept[-1]] - asked[at] >= RESOLUTION * (newest - asked[kept[-1]]):
+                kept.append(at)
+        kept.append(0)
+        kept.reverse()
+        if len(kept) > 3 * self._limit // 4:
+            del kept[1 : self._limit // 2 : 2]
+        self._positions = [self._positions[at] for at in kept]
+        self._asked = [asked[at] for at in kept]

@@ -58,15 +58,17 @@ class View:
 
     # --- what comes in ---------------------------------------------------------------------------------------------
 
-    def subscribed(self, snapshot: Snapshot, asked: float) -> bool:
+    def subscribed(self, snapshot: Snapshot, asked: float, above: int) -> bool:
         """Takes the reply of `subscribe`; True where reading goes on at `cursor` without a break.
 
         Otherwise everything begun before the reply is unusable: changes up to the snapshot were not consumed here.
+        `above` and Gap as in `replied`.
         """
+        if snapshot.epoch == self.epoch and snapshot.position <= above:
+            raise self._gone_back(snapshot.position, above)
         resumed = snapshot.epoch == self.epoch and self.cursor != ""
         if snapshot.epoch != self.epoch:
-            if self.epoch is not None:
-                self.ended = (*self.ended, self.epoch)[-ENDED_EPOCHS:]
+            self._end_epoch()
             self.epoch, self.position = snapshot.epoch, 0
             self._log.clear()
             self.watermark, self.origin, self.heartbeat = 0, None, None
@@ -98,7 +100,7 @@ class View:
             return
         youngest = position if given_out else position + 1
         if youngest <= above:
-            raise Gap(f"the counter was at {position} after {above}: the hub lost its end")
+            raise self._gone_back(position, above)
         self.position = max(self.position, position)
         self._log.add(youngest, asked)
 
@@ -164,6 +166,15 @@ class View:
         return self._doubts
 
     # ---------------------------------------------------------------------------------------------------------------
+
+    def _end_epoch(self) -> None:
+        if self.epoch is not None and self.epoch not in self.ended:
+            self.ended = (*self.ended, self.epoch)[-ENDED_EPOCHS:]
+
+    def _gone_back(self, position: int, above: int) -> Gap:
+        """Positions of this epoch are given out twice: what includes them means nothing any more, for nobody."""
+        self._end_epoch()
+        return Gap(f"the counter was at {position} after {above}: the hub lost its end")
 
     def _heard(self, heartbeat: Watermark) -> None:
         self.position = max(self.position, heartbeat.stamp, heartbeat.position)
