@@ -259,8 +259,8 @@ class Demo:
             f"{time.monotonic() - gone:.0f} s",
             "limit 5 s + one interval + its way down",
         )
-        page = self.page()
-        story.must("old" in page, "the storefront's page tells its visitor")
+        wait_for("the storefront's page telling how old its prices may be", lambda: "old" in self.page(), timeout_s=20)
+        story.progress("the storefront tells its visitors how old its prices may be, and closes the checkout")
         kube.scale("statefulset", "pulsecache-redis", "pulsecache", 1)
         back = time.monotonic()
         self.confirmed(timeout_s=120)
