@@ -65,7 +65,7 @@ class TestPolicies:
         found = content(await shop.config_map())
         assert found is not None
         assert found.policy_key == f"{shop.namespace}/products"
-        assert await events(shop) == ["Accepted"]
+        await eventually(lambda: events(shop), lambda reasons: reasons == ["Accepted"])
         document = await shop.api.get(CACHE_POLICY, "products", shop.namespace)
         assert "finalizers" not in document["metadata"]
         assert "annotations" not in document["metadata"]
@@ -99,7 +99,7 @@ class TestPolicies:
         await eventually(shop.ready, lambda ready: ready[:2] == ("False", "ServiceMissing"))
         await shop.service()
         await eventually(shop.ready, lambda ready: ready[:2] == ("True", "NoPods"))
-        assert sorted(await events(shop)) == ["Accepted", "ServiceMissing"]
+        await eventually(lambda: events(shop), lambda reasons: sorted(reasons) == ["Accepted", "ServiceMissing"])
 
     async def test_a_numeric_target_port_is_told_with_the_fix(self, running: ControllerProcess, shop: Shop) -> None:
         await shop.service(target_port=8080)
@@ -198,7 +198,7 @@ class TestRollout:
         mark = await eventually(shop.mark)
         assert mark is not None
         await eventually(shop.ready, lambda ready: ready[:2] == ("False", "RollingOut"))
-        assert "RolloutStarted" in await events(shop)
+        await eventually(lambda: events(shop), lambda reasons: "RolloutStarted" in reasons)
         for name in "abc":
             await shop.api.delete(POD, name, shop.namespace)
             await shop.products_pod(f"{name}2", sidecar=True, mark=mark)
@@ -257,7 +257,7 @@ class TestRedis:
             status = await shop.status()
             assert status["staleness"]["state"] == "Exceeded"
             assert status["pods"] == {"selected": 1, "injected": 1, "inSync": 1}
-            assert "StalenessExceeded" in await events(shop)
+            await eventually(lambda: events(shop), lambda reasons: "StalenessExceeded" in reasons)
 
             redis.run("FLUSHALL")
             redis.run("HSET", f"pc:{{{key}}}:pods", "nonsense", "not JSON")
