@@ -7,6 +7,7 @@ import os
 import sys
 
 from pulsecache_operator import logs
+from pulsecache_operator.controller.api import ApiError
 from pulsecache_operator.settings import Command, InvalidSettings, Settings, parse
 
 
@@ -18,7 +19,12 @@ def main() -> None:
             print(f"pulsecache-operator: {reason}", file=sys.stderr)
         sys.exit(2)
     logs.configure(settings.log_format)
-    asyncio.run(_run(command, settings))
+    try:
+        asyncio.run(_run(command, settings))
+    except (ApiError, OSError) as error:
+        # No cluster, or an address that cannot be had: no traceback tells more.
+        print(f"pulsecache-operator: {error}", file=sys.stderr)
+        sys.exit(1)
 
 
 async def _run(command: Command, settings: Settings) -> None:

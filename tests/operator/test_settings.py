@@ -5,6 +5,9 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -152,3 +155,31 @@ def test_json_logs_are_one_object_a_line() -> None:
     assert entry["policy"] == "shop/products"
     assert entry["level"] == "error"
     assert entry["exception"].endswith("ValueError: two\nlines")
+
+
+def program(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pulsecache_operator", *arguments]
+    environment = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", **environ}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=50, check=False)
+
+
+def test_the_program_says_what_is_wrong_and_ends() -> None:
+    done = program("controller", "--bogus")
+    assert done.returncode == 2
+    lines = done.stderr.splitlines()
+    assert lines[0] == "pulsecache-operator: unknown argument: --bogus"
+    assert [line.split()[1] for line in lines[1:]] == ["PULSECACHE_NAMESPACE", "PULSECACHE_SIDECAR_IMAGE"]
+
+
+def test_the_program_says_its_version_and_its_settings() -> None:
+    assert program("--version").stdout.startswith("pulsecache-operator ")
+    told = program("injector", "--help").stdout
+    for name in Settings.__slots__:
+        assert f"[PULSECACHE_{name.upper()}]" in "".join(told.split())
+
+
+def test_without_a_cluster_it_ends_without_a_traceback() -> None:
+    done = program("controller", **ENOUGH)
+    assert done.returncode == 1
+    assert "no cluster" in done.stderr
+    assert "Traceback" not in done.stderr

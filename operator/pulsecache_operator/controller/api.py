@@ -231,14 +231,20 @@ def in_cluster() -> bool:
 
 
 async def configured(kubeconfig: str | None = None) -> kubernetes_client.Configuration:
-    """The cluster of the pod, or outside of one that of the kubeconfig (the one named, $KUBECONFIG, ~/.kube/config)."""
+    """The cluster of the pod, or outside of one that of the kubeconfig (the one named, $KUBECONFIG, ~/.kube/config).
+
+    Raises ApiError where there is none.
+    """
     configuration = kubernetes_client.Configuration()
-    if kubeconfig is None and in_cluster():
-        load: Any = kubernetes_config.load_incluster_config
-        load(client_configuration=configuration)
-    else:
-        load = kubernetes_config.load_kube_config
-        await load(config_file=kubeconfig or os.environ.get("KUBECONFIG"), client_configuration=configuration)
+    try:
+        if kubeconfig is None and in_cluster():
+            load: Any = kubernetes_config.load_incluster_config
+            load(client_configuration=configuration)
+        else:
+            load = kubernetes_config.load_kube_config
+            await load(config_file=kubeconfig or os.environ.get("KUBECONFIG"), client_configuration=configuration)
+    except kubernetes_config.ConfigException as error:
+        raise ApiError(0, f"no cluster: neither in a pod nor by a kubeconfig: {error}") from error
     return configuration
 
 

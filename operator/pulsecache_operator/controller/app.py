@@ -21,14 +21,8 @@ from typing import NoReturn
 from pulsecache_operator.controller.api import (
     CACHE_POLICY,
     CONFIG_MAP,
-    ENDPOINT_SLICE,
-    POD,
-    WEBHOOK_CONFIGURATION,
-    WORKLOADS,
     Api,
     ApiError,
-    Document,
-    Kind,
     NotTheWriter,
     connect,
 )
@@ -36,25 +30,21 @@ from pulsecache_operator.controller.asking import PodAsker
 from pulsecache_operator.controller.cluster import Cluster, Objects
 from pulsecache_operator.controller.configmaps import SELECTOR, policy_of
 from pulsecache_operator.controller.datasets import DatasetKeeper
-from pulsecache_operator.controller.facts import Keeper
+from pulsecache_operator.controller.listening import PolicyListener, watches
 from pulsecache_operator.controller.metrics import Metrics
-from pulsecache_operator.controller.preflight import missing, needs
 from pulsecache_operator.controller.queue import WorkQueue
 from pulsecache_operator.controller.reconcile import Reconciler, Reports
 from pulsecache_operator.controller.redis_store import RedisStore, RedisTrouble
-from pulsecache_operator.controller.watching import PolicyWatch
 from pulsecache_operator.controller.webhook import InjectionGate, WebhookKeeper
 from pulsecache_operator.health import Check, HealthServer
-from pulsecache_operator.injector.view import NAMESPACES, SERVICES, keep_namespace, keep_service
 from pulsecache_operator.lease import Lease
 from pulsecache_operator.settings import Settings
-from pulsecache_operator.watch import Resource, Watch
+from pulsecache_operator.watch import Watch
 
 LOG = logging.getLogger(__name__)
 
 RESYNC_S = 60.0
 REPORTS_S = 2.0
-RETRY_S = 5.0
 LOOK_AGAIN_S = 0.5
 GATE_S = 1.0
 DATASETS_S = 1.0
@@ -121,9 +111,7 @@ class Controller:
             own_namespace=settings.namespace,
         )
         self._slices = Objects(lambda old, new: None)
-        self._kopf = PolicyWatch(self._heard)
-        self._heard_at = now_s()
-        self._kopf_listed = asyncio.Event()
+        self._listener = PolicyListener(api, settings, self._cluster.policies, clock=now_s)
         self._redis = RedisStore(settings.redis_url) if settings.redis_url else None
         self._datasets = (
             DatasetKeeper(api, self._redis, self._cluster, self._metrics, held=self._lease.held, clock=now_s)
@@ -145,10 +133,10 @@ class Controller:
             injection_problem=self._gate.problem,
             clock=now_s,
         )
-        self._watches = self._make_watches()
+        self._watches = watches(api.client, settings, self._cluster, self._slices, lambda: self._add(Key(What.WEBHOOK)))
         self._metrics.writer.set_function(lambda: float(self._lease.held()))
         self._metrics.policies.set_function(lambda: float(len(self._cluster.policies)))
-        self._metrics.follow(self._watches, policies=lambda: now_s() - self._heard_at)
+        self._metrics.follow(self._watches, policies=self._listener.silent_s)
         self.health_port: int | None = None
 
     async def aclose(self) -> None:
@@ -161,7 +149,7 @@ class Controller:
             self._settings.health_listen.host,
             self._settings.health_listen.port,
             self._metrics.registry,
-            live={"kopf": self._kopf.trouble},
+            live={"kopf": self._listener.trouble},
             ready=self._readiness(asked),
         )
         async with health:
@@ -170,7 +158,8 @@ class Controller:
                 async with asyncio.TaskGroup() as tasks:
                     for watch in self._watches:
                         tasks.create_task(watch.run(), name=f"watch {watch.resource.name}")
-                    for part in (self._listen, self._sweep, self._follow_gate, self._read_reports, self._keep_datasets):
+                    tasks.create_task(self._listener.run(), name="policies")
+                    for part in (self._sweep, self._follow_gate, self._read_reports, self._keep_datasets):
                         tasks.create_task(part(), name=part.__name__)
                     lease = tasks.create_task(self._lease.run(), name="lease")
                     work = tasks.create_task(self._queue.run(), name="work queue")
@@ -178,7 +167,7 @@ class Controller:
             except* _Stopping:
                 LOG.info("stopped")
             finally:
-                await self._kopf.stop()
+                await self._listener.stop()
 
     async def _stop(self, asked: asyncio.Event, lease: asyncio.Task[None], work: asyncio.Task[None]) -> NoReturn:
         await asked.wait()
@@ -202,53 +191,6 @@ class Controller:
         }
 
     # --- looking -------------------------------------------------------------------------------------------------
-
-    def _make_watches(self) -> tuple[Watch, ...]:
-        cluster, own, keeper = self._cluster, self._settings.namespace, Keeper()
-        webhook = Objects(lambda old, new: self._add(Key(What.WEBHOOK)))
-        service = f"kubernetes.io/service-name={self._settings.webhook_service}"
-        by_name = f"metadata.name={self._settings.webhook_configuration}"
-        client = self._reads.client
-        return (
-            Watch(client, SERVICES, cluster.services, keep=keep_service),
-            Watch(client, NAMESPACES, cluster.namespaces, keep=keep_namespace),
-            Watch(client, _resource(POD), cluster.pods, keep=keeper.pod),
-            *(Watch(client, _resource(kind), cluster.workload_sink(kind), keep=keeper.workload) for kind in WORKLOADS),
-            Watch(client, _resource(ENDPOINT_SLICE, namespace=own, labels=service), self._slices),
-            Watch(client, _resource(WEBHOOK_CONFIGURATION, fields=by_name), webhook),
-        )
-
-    async def _listen(self) -> NoReturn:
-        """Hears of policies: by Kopf at once, and by a LIST of our own each minute for what Kopf has missed."""
-        told = started = False
-        while True:
-            try:
-                if not told and (denied := await missing(self._reads, needs(self._settings))):
-                    LOG.error("the controller is not allowed to do all that it does: %s", "; ".join(denied))
-                told = True
-                self._cluster.policies.replace(await self._reads.list(CACHE_POLICY))
-                self._heard_at = now_s()
-            except ApiError as error:
-                LOG.warning("CachePolicies cannot be listed: %s", error)
-            else:
-                if not started:
-                    # Kopf looks for the CRD only once: it has to be there by now.
-                    self._kopf.start()
-                    started = True
-            try:
-                async with asyncio.timeout(RESYNC_S if self._cluster.policies.listed else RETRY_S):
-                    await self._kopf_listed.wait()
-            except TimeoutError:
-                continue
-            await asyncio.sleep(LOOK_AGAIN_S)  # the others of the same list
-            self._kopf_listed.clear()
-
-    def _heard(self, kind: str | None, document: Document) -> None:
-        self._heard_at = now_s()
-        if kind is None:
-            # Kopf has begun anew, after a gap of which it will never tell what was deleted in it.
-            self._kopf_listed.set()
-        self._cluster.policies.heard(kind, document)
 
     async def _read_reports(self) -> NoReturn:
         """What sidecars have told Redis; where that has changed, its policy gets a turn."""
@@ -362,14 +304,6 @@ class Controller:
             LOG.warning("%s: %s; it is tried again", key, error)
         else:
             LOG.error("%s: %s; it is tried again", key, error, exc_info=error)
-
-
-def _resource(
-    kind: Kind, *, namespace: str | None = None, labels: str | None = None, fields: str | None = None
-) -> Resource:
-    where = f"/namespaces/{namespace}" if namespace else ""
-    path = f"/{'apis' if kind.group else 'api'}/{kind.api_version}{where}/{kind.plural}"
-    return Resource(name=kind.plural, path=path, label_selector=labels, field_selector=fields)
 
 
 def _signalled() -> asyncio.Event:
