@@ -2,7 +2,7 @@
 -- subscribe: the state of the dataset now; starts a new epoch where there is none, or where its end was lost.
 --   ARGV: id for a new epoch | epoch of the last entry this process was told of, or '' | id of that entry, or ''
 --         | epochs that this process has seen end, separated by spaces
---         | run_id of the server, or '' where it does not say
+--         | run_id of the server, or '' where it does not say (the last two may be left out)
 --   reply: epoch, position, flush, floor, seq, last, open doubts (JSON: write -> tags)
 -- On a server that is another than before (restarted, or failed over to) the counter leaps, farther than could have been
 -- lost: positions that only the lost end had given out are not given out again. Everybody subscribes before anything
@@ -39,14 +39,14 @@ local function over(ended)
   return false
 end
 
-local new = not field('epoch') or over(ARGV[4]) or lost(ARGV[2], ARGV[3])
+local new = not field('epoch') or over(ARGV[4] or '') or lost(ARGV[2], ARGV[3])
 if new then
   redis.call('DEL', HUB, STREAM)
   redis.call('HSET', HUB, 'epoch', ARGV[1], 'n', '0', 'seq', '0', 'last', '0-0', 'flush', '0', 'floor', '0', 'mark', '0')
 end
-local leap = 1
-if ARGV[5] == '' or field('server') ~= ARGV[5] then
-  redis.call('HSET', HUB, 'server', ARGV[5])
+local server, leap = ARGV[5] or '', 1
+if server == '' or field('server') ~= server then
+  redis.call('HSET', HUB, 'server', server)
   leap = LEAP
 end
 local position = redis.call('HINCRBY', HUB, 'n', int(leap))
