@@ -11,6 +11,7 @@ import pytest
 
 from coherences import INTERVAL_S, MAX_S, SETTLE_S, Sidecar, group, passes
 from pulsecache_policy.model import Writers
+from pulsecache_sidecar.core.staleness.view import View
 from virtual_time import VirtualClock, virtual_time
 
 A_MOMENT_S = 0.01
@@ -760,6 +761,24 @@ class TestLosses:
             await passes(2.0)
             assert not p.usable(kept, "/a")
             assert p.usable(p.fetch(), "/a")
+
+    @virtual_time
+    async def test_a_fault_of_ours_costs_the_cache_and_nothing_else(
+        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async with group() as dataset:
+            p, q = await dataset.begin("p"), await dataset.begin("q")
+            await passes(2.0)
+            kept = q.fetch()
+            with monkeypatch.context() as patch:
+                patch.setattr(View, "_stamped", lambda self, tags, stamp: 1 / 0)
+                await p.write("/a")
+                await passes(A_MOMENT_S)
+            assert "a background loop failed" in caplog.text
+            await passes(3.0)
+            assert not q.usable(kept, "/a")
+            assert q.usable(q.fetch(), "/a")
+            assert q.state == "confirmed"
 
     @virtual_time
     async def test_a_hub_that_is_away_costs_a_look_up_nothing_once_that_is_known(self) -> None:

@@ -45,14 +45,10 @@ class RedisHub:
 
     async def subscribe(self, last_acknowledged: str | None, ended: Sequence[str] = ()) -> Snapshot:
         epoch, _, entry = (last_acknowledged or "").partition(":")
-        server = await self._connections.server()
-        arguments = (secrets.token_hex(8), epoch, entry, " ".join(ended), server)
-        before = self._connections.generation
-        reply = await self._connections.run("subscribe", self._keys, *arguments, probe=True)
-        after = self._connections.generation
-        if after != before:
-            raise HubError("another Redis began to answer while subscribing: subscribe again")
-        self._generation = after
+        try:
+            reply = await self._subscribe(epoch, entry, ended)
+        except _AnotherServer:
+            reply = await self._subscribe(epoch, entry, ended)  # that one has been recognised now
         with _understanding("subscribe"):
             epoch, position, flush, floor, sequence, last, doubts = reply
             return Snapshot(
@@ -178,9 +174,29 @@ class RedisHub:
         keys = self._keys if key is None else (*self._keys, object_key(self._dataset, key))
         return await self._connections.run(name, keys, *arguments, probe=probe)
 
+    async def _subscribe(self, epoch: str, entry: str, ended: Sequence[str]) -> Any:
+        server = await self._connections.server()
+        before = self._connections.generation
+        try:
+            reply = await self._connections.run(
+                "subscribe", self._keys, secrets.token_hex(8), epoch, entry, " ".join(ended), server, probe=True
+            )
+        except HubError as error:
+            if self._connections.generation != before:
+                raise _AnotherServer(str(error)) from error
+            raise
+        if self._connections.generation != before:
+            raise _AnotherServer("another Redis began to answer while subscribing")
+        self._generation = before
+        return reply
+
     def _check_generation(self) -> None:
         if self._generation not in (None, self._connections.generation):
             raise HubError("another Redis answers than the one that was subscribed at: subscribe again")
+
+
+class _AnotherServer(HubError):
+    """Not the server that the subscription was meant for."""
 
 
 class _understanding:  # noqa: N801 - reads as a statement
@@ -217,8 +233,9 @@ def _entry(entry_id: str, fields: dict[bytes, bytes]) -> Entry:
                 stamp=stamp,
                 lead=fields[b"l"].decode(),
             )
-        case kind:
-            raise ValueError(f"entry of kind {kind!r}")
+        case _:
+            # Of a later version. Whatever it says, nothing of before is used after it.
+            event = Flushed(stamp)
     return Entry(
         cursor=f"{epoch}:{entry_id}",
         sequence=int(entry_id.partition("-")[0]),

@@ -250,10 +250,10 @@ class Coherence:
     async def start(self) -> None:
         """Begins to follow the stream, and waits a little for the first subscription: a publisher should have joined
         before its first write."""
-        self._loops.append(self._spawn(self._housekeeping()))
+        self._loops.append(self._spawn(self._for_ever(self._housekeeping)))
         if self._subscriber is None:
             return
-        self._loops += [self._spawn(self._subscriber.run()), self._spawn(self._sharing())]
+        self._loops += [self._spawn(self._for_ever(loop)) for loop in (self._subscriber.run, self._sharing)]
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._start_timeout_s):
                 await self._subscriber.subscribed.wait()
@@ -317,6 +317,18 @@ class Coherence:
 
     async def _sleep_until(self, at: float) -> None:
         await asyncio.sleep(max(0.0, at - self._clock.now()))
+
+    async def _for_ever(self, loop: Callable[[], Awaitable[None]]) -> None:
+        """A fault of ours must not leave a sidecar that serves and hears nothing: the loop and the cache begin anew."""
+        while True:
+            try:
+                await loop()
+            except Exception:
+                LOG.exception("dataset %s: a background loop failed; it begins again", self.dataset)
+                self._view.lose_track()  # an entry may have been taken by half
+                if self._subscriber is not None:
+                    self._subscriber.renew()
+                await asyncio.sleep(self._limits.heartbeat.interval_s)
 
     async def _quietly(self, call: Awaitable[object]) -> None:
         """What fails here is tried again at the next pulse; the subscriber tells of a hub that is away."""
