@@ -288,7 +288,9 @@ class Controller:
                 case What.POLICY:
                     again_s = await self._reconciler.policy(key.name)
                 case What.NAMESPACE:
-                    again_s = await self._reconciler.namespace(key.name)
+                    for concerned in await self._reconciler.namespace(key.name):
+                        self._add(Key(What.POLICY, concerned))
+                    again_s = None
                 case What.WEBHOOK:
                     await self._webhook.keep()
                     again_s = None

@@ -145,13 +145,14 @@ class Policies:
 
 class Cluster:
     """All of it. `concerned(key)` is called with each policy (`namespace/name`) that a change may matter to,
-    `redis_concerned(namespace)` where the namespace may want Redis now, or no longer."""
+    `namespace_concerned(name)` where its policies may conflict in another way, or want Redis now, or no longer."""
 
     def __init__(
-        self, concerned: Callable[[str], None], redis_concerned: Callable[[str], None], *, own_namespace: str
+        self, concerned: Callable[[str], None], namespace_concerned: Callable[[str], None], *, own_namespace: str
     ) -> None:
         self._concerned = concerned
-        self._redis_concerned = redis_concerned
+        self._namespace_concerned = namespace_concerned
+        self._around: dict[str, Surroundings] = {}
         self._own_namespace = own_namespace
         self.policies = Policies(self._policy_changed)
         self.services = Objects(self._service_changed)
@@ -163,6 +164,12 @@ class Cluster:
         return self.workloads.setdefault(kind, Objects(self._workload_changed))
 
     def around(self, namespace: str) -> Surroundings:
+        """The same object until something of it changes."""
+        if namespace not in self._around:
+            self._around[namespace] = self._look_around(namespace)
+        return self._around[namespace]
+
+    def _look_around(self, namespace: str) -> Surroundings:
         known = self.namespaces.of("").get(namespace)
         return Surroundings(
             namespace=dict(known) if known else {"metadata": {"name": namespace}},
@@ -188,22 +195,21 @@ class Cluster:
         assert document is not None
         namespace, name = _place(document)
         self._concerned(f"{namespace}/{name}")
-        if old is None or new is None or old.get("spec") != new.get("spec"):
-            self._redis_concerned(namespace)
-            # It may have taken, or given up, a port or a variable that others want.
-            for key in self.policies.keys_of(namespace):
-                self._concerned(key)
+        if old is None or new is None or _uid(old) != _uid(new) or old.get("spec") != new.get("spec"):
+            self._around.pop(namespace, None)
+            self._namespace_concerned(namespace)
 
     def _service_changed(self, old: Object | None, new: Object | None) -> None:
-        for document in (old, new):
-            if document is not None:
-                for key in self.policies.keys_of(_place(document)[0]):
-                    self._concerned(key)
-                return
+        document = new or old
+        assert document is not None
+        self._around.pop(_place(document)[0], None)
+        for key in self.policies.keys_of(_place(document)[0]):
+            self._concerned(key)
 
     def _namespace_changed(self, old: Object | None, new: Object | None) -> None:
         document = new or old
         assert document is not None
+        self._around.pop(_place(document)[1], None)
         for key in self.policies.keys_of(_place(document)[1]):
             self._concerned(key)
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from pulsecache_operator.controller.rollout import Surroundings, Survey, Verdict, WorkloadPlan
 from pulsecache_operator.controller.status import IN_SYNC, INJECTED, PLACED, Condition, Report, reason_name
-from pulsecache_operator.selection import conflicts, placement_problem
+from pulsecache_operator.selection import placement_problem
 from pulsecache_policy.bundle import Bundle
 from pulsecache_policy.model import CachePolicy, Consumer
 
@@ -21,7 +21,7 @@ _NAMED = 5
 def placed_condition(policy: CachePolicy, around: Surroundings) -> Condition:
     if problem := placement_problem(policy, around.services):
         return Condition(PLACED, False, reason_name(problem.reason), f"{_sentence(problem.message)} {problem.fix}")
-    if conflict := conflicts(around.policies, around.services).get(policy.key):
+    if conflict := around.conflicts.get(policy.key):
         return Condition(PLACED, False, "Conflict", _sentence(conflict.message))
     where = policy.placement
     what = "consumers" if isinstance(where, Consumer) else f"Service {where.name}"

@@ -24,6 +24,7 @@ from pulsecache_operator.controller.redis_store import RedisStore, RedisTrouble,
 from pulsecache_operator.controller.rollout import Memo, Verdict, WorkloadPlan, written
 from pulsecache_operator.controller.status import Report
 from pulsecache_operator.inject.names import REDIS_SECRET_KEY, config_map
+from pulsecache_operator.placement import Conflict
 from pulsecache_operator.settings import Settings
 
 LOG = logging.getLogger(__name__)
@@ -80,6 +81,7 @@ class Reconciler:
         self._wall = wall
         self._events = Events(api, clock=clock)
         self._memos: dict[str, Memo] = {}
+        self._conflicts: dict[str, Mapping[str, Conflict]] = {}
         self._statuses: dict[str, Document] = {}
         """The newest status written to each policy, by uid: the watch may be behind."""
 
@@ -245,9 +247,17 @@ class Reconciler:
         uids = {str(found["metadata"]["uid"]) for key in policies if (found := policies.get(key)) is not None}
         self._statuses = {uid: status for uid, status in self._statuses.items() if uid in uids}
 
-    # --- the Secret of a namespace -------------------------------------------------------------------------------
+    # --- a namespace ---------------------------------------------------------------------------------------------
 
-    async def namespace(self, namespace: str) -> float | None:
+    async def namespace(self, namespace: str) -> set[str]:
+        """One turn of a namespace; returns the policies (`namespace/name`) that win or lose a conflict since the last
+        one. Raises ApiError, NotTheWriter. To be called when all has been listed once."""
+        before, after = self._conflicts.get(namespace, {}), self._cluster.around(namespace).conflicts
+        self._conflicts[namespace] = after
+        await self._secret(namespace)
+        return {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
+
+    async def _secret(self, namespace: str) -> None:
         """The Redis URL for the sidecars of a namespace: there as long as one of its policies wants Redis."""
         url, name = self._settings.sidecar_redis_url, self._settings.redis_secret
         wanted = url is not None and any(policy.redis for policy in self._cluster.policies.valid_of(namespace))
@@ -257,16 +267,15 @@ class Reconciler:
             secret = None
         ours = secret is not None and MANAGED_LABELS.items() <= (secret["metadata"].get("labels") or {}).items()
         if secret is not None and not ours:
-            return None  # somebody brings his own Redis for this namespace
+            return  # somebody brings his own Redis for this namespace
         if not wanted or url is None:
             if secret is not None and not self._any_document_of(namespace):
                 await self._api.delete(SECRET, name, namespace, uid=secret["metadata"]["uid"])
-            return None
+            return
         data = {REDIS_SECRET_KEY: base64.b64encode(url.encode()).decode()}
         if secret is None or secret.get("data") != data:
             metadata = {"name": name, "namespace": namespace, "labels": MANAGED_LABELS}
             await self._api.apply(SECRET, {"metadata": metadata, "data": data})
-        return None
 
     def _any_document_of(self, namespace: str) -> bool:
         """Whether a policy that cannot be read now may want Redis still."""

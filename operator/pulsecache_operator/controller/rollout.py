@@ -14,10 +14,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import cached_property
 
 from pulsecache_operator.controller.api import Document
 from pulsecache_operator.controller.facts import Workload, bind_of, carried, carries, live, rollout_of, wish_of
-from pulsecache_operator.placement import by_name, claims
+from pulsecache_operator.placement import Conflict, by_name, claims, conflicts
 from pulsecache_operator.selection import Decision, Inject, plan_for
 from pulsecache_policy.model import CachePolicy, RolloutStrategy
 
@@ -27,7 +28,7 @@ HEAL_EVERY_S = 600.0
 """A workload whose roll-out left pods without sidecar is rolled again at most this often."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Surroundings:
     """What decides about a namespace's pods besides themselves."""
 
@@ -35,6 +36,11 @@ class Surroundings:
     policies: tuple[CachePolicy, ...]
     services: tuple[Document, ...]
     own_namespace: str
+
+    @cached_property
+    def conflicts(self) -> Mapping[str, Conflict]:
+        """The policies (`namespace/name`) that lose to an older one. Worth keeping: each is compared with each."""
+        return conflicts(self.policies, self.services)
 
     def decide(self, pod: Document) -> Decision:
         return plan_for(pod, self.namespace, self.policies, self.services, own_namespace=self.own_namespace)

@@ -20,8 +20,8 @@ def version(document: Document, number: int, **more: Any) -> Document:
 class Known:
     def __init__(self) -> None:
         self.concerned: list[str] = []
-        self.redis: list[str] = []
-        self.cluster = Cluster(self.concerned.append, self.redis.append, own_namespace="pulsecache")
+        self.namespaces: list[str] = []
+        self.cluster = Cluster(self.concerned.append, self.namespaces.append, own_namespace="pulsecache")
         self.policies = self.cluster.policies
 
     def asked(self) -> set[str]:
@@ -106,17 +106,31 @@ class TestWhomItConcerns:
             ),
         )
         known.asked()
-        known.redis.clear()
+        known.namespaces.clear()
 
-    def test_an_edit_concerns_all_policies_of_the_namespace(self, known: Known) -> None:
+    def test_an_edit_concerns_its_own_policy_and_the_namespace(self, known: Known) -> None:
         known.policies.heard("MODIFIED", version(policy_document(generation=2, mode="Bypass"), 2))
-        assert known.asked() == {"shop/products", "shop/other", "shop/storefront"}
-        assert known.redis == ["shop"]
+        assert known.asked() == {"shop/products"}
+        assert known.namespaces == ["shop"]
+
+    def test_what_is_around_is_the_same_until_it_changes(self, known: Known) -> None:
+        before = known.cluster.around("shop")
+        known.policies.heard("MODIFIED", version(PRODUCTS, 2, status={"pods": {"selected": 1}}))
+        known.cluster.pods.put(KEEPER.pod(pod_document("a")))
+        assert known.cluster.around("shop") is before
+        known.policies.heard("MODIFIED", version(policy_document(generation=2, mode="Bypass"), 3))
+        after = known.cluster.around("shop")
+        assert after is not before
+        assert any(policy.generation == 2 for policy in after.policies)
+        known.cluster.services.put(service(target_port=8080))
+        assert known.cluster.around("shop") is not after
+        known.policies.replace(Listing([], "99"))
+        assert known.cluster.around("shop").policies == ()
 
     def test_a_status_concerns_its_own_policy(self, known: Known) -> None:
         known.policies.heard("MODIFIED", version(PRODUCTS, 2, status={"pods": {"selected": 1}}))
         assert known.asked() == {"shop/products"}
-        assert known.redis == []
+        assert known.namespaces == []
 
     def test_a_pod_concerns_who_selects_it(self, known: Known) -> None:
         known.cluster.pods.put(KEEPER.pod(pod_document("a")))

@@ -35,7 +35,9 @@ from pulsecache_operator.controller.api import (
     Api,
     NotFound,
 )
+from pulsecache_operator.controller.redis_store import RedisStore
 from pulsecache_policy import bundle
+from pulsecache_policy.hub_scripts import OLD_EPOCH, UNCOVERED
 from redis_server import RedisServer
 
 pytestmark = [pytest.mark.api, pytest.mark.timeout(120)]
@@ -127,6 +129,18 @@ class TestPolicies:
         found = await shop.config_map()
         assert found is not None
         assert found["data"] == {"bundle.json": "mine"}
+
+    async def test_a_policy_that_lost_a_conflict_is_in_force_when_the_winner_is_deleted(
+        self, running: ControllerProcess, shop: Shop
+    ) -> None:
+        await shop.service()
+        await shop.policy("older")
+        await eventually(lambda: shop.ready("older"), lambda ready: ready[:2] == ("True", "NoPods"))
+        await shop.policy("younger")
+        await eventually(lambda: shop.ready("younger"), lambda ready: ready[:2] == ("False", "Conflict"))
+        assert (await shop.ready("older"))[:2] == ("True", "NoPods")
+        await shop.api.delete(CACHE_POLICY, "older", shop.namespace)
+        await eventually(lambda: shop.ready("younger"), lambda ready: ready[:2] == ("True", "NoPods"))
 
 
 class TestDeletion:
@@ -269,6 +283,35 @@ class TestRedis:
             await eventually(copy, lambda copied: copied is not None and copied.tombstone)
             await eventually(secret, lambda found: found is None)
             assert 0 < redis.run("TTL", f"pc:{{{key}}}:policy") <= 600
+
+    async def test_datasets_are_looked_after(
+        self, account: Path, tmp_path: Path, shop: Shop, redis: RedisServer
+    ) -> None:
+        await shop.service()
+        await shop.policy(store={"redis": {}}, staleness={"max": "5s", "settle": "1s"})
+        dataset, store = f"{shop.namespace}/products", RedisStore(redis.url)
+
+        async def members() -> set[str]:
+            return set((await store.run("publishers", dataset))[2::3])
+
+        try:
+            (epoch, *_) = await store.run("subscribe", dataset, "epoch-1", "", "", "", "")
+            pod = await shop.products_pod("a", sidecar=True)
+            publisher = f"{pod['metadata']['uid']}.1"
+            with controller(account, tmp_path, redis_url=redis.url) as process:
+                await process.ready()
+                await eventually(process.writes, within_s=40)
+                assert await members() == {OLD_EPOCH}, "the sidecar of the pod has not joined"
+                await store.run("join", dataset, epoch, publisher, 10**9)
+                await eventually(members, lambda found: found == {publisher})
+                await shop.products_pod("b", sidecar=False)
+                await eventually(members, lambda found: found == {publisher, UNCOVERED})
+                for name in "ab":
+                    await shop.api.delete(POD, name, shop.namespace)
+                await eventually(members, lambda found: found == set())
+                assert await process.metric(f'pulsecache_fenced_publishers_total{{dataset="{dataset}"}}') == 2.0
+        finally:
+            await store.aclose()
 
     async def test_a_black_hole_holds_nobody_up(
         self, account: Path, tmp_path: Path, shop: Shop, redis: RedisServer

@@ -62,7 +62,7 @@ class Scene:
         return Listing(self.pods, "10")
 
     async def begin(self) -> None:
-        self.epoch = (await self.store.run("subscribe", DATASET, "epoch-1", "", "", ""))[0]
+        self.epoch = (await self.store.run("subscribe", DATASET, "epoch-1", "", "", "", ""))[0]
 
     async def join(self, publisher: str) -> None:
         await self.store.run("join", DATASET, self.epoch, publisher, 10**9)
