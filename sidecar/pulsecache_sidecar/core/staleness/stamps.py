@@ -18,6 +18,7 @@ class Stamps:
         self._limit = limit
         self._young: dict[str, int] = {}
         self._old: dict[str, int] = {}
+        self._latest = 0
         self.floor = 0
         """What includes less than this is not usable, whatever its tags."""
 
@@ -26,6 +27,7 @@ class Stamps:
 
     def stamp(self, tags: Iterable[str], number: int) -> None:
         """Stamps may arrive in any order and repeatedly: the highest stays."""
+        self._latest = max(self._latest, number)
         for tag in tags:
             if tag == WHOLE_DATASET:
                 self.raise_floor(number)
@@ -36,9 +38,12 @@ class Stamps:
 
     def raise_floor(self, number: int) -> None:
         self.floor = max(self.floor, number)
+        self._latest = max(self._latest, number)
 
     def admits(self, includes: int, tags: Iterable[str]) -> bool:
         """Whether something that contains every change up to `includes` was hit by none of what is known."""
+        if includes >= self._latest:
+            return True
         if includes < self.floor:
             return False
         young, old = self._young, self._old
@@ -48,7 +53,7 @@ class Stamps:
         return True
 
     def clear(self, floor: int = 0) -> None:
-        self._young, self._old, self.floor = {}, {}, floor
+        self._young, self._old, self.floor, self._latest = {}, {}, floor, floor
 
     def _forget(self) -> None:
         self.raise_floor(max(self._old.values(), default=0))

@@ -42,22 +42,35 @@ class StateMachine:
         self, now: float, *, covered: bool, origin: float | None, heartbeat: float | None
     ) -> Transition | None:
         """`origin`, `heartbeat`: own-clock instants of core.staleness.view; None where none was heard of."""
-        state, reason = self._judge(now, covered, origin, heartbeat)
+        state = self._judge(now, covered, origin, heartbeat)
         if state is self.state:
             return None
+        reason = self._reason(state, now, origin, heartbeat)
         transition = Transition(self.state, state, now, reason)
         self.state, self.since = state, now
         return transition
 
-    def _judge(self, now: float, covered: bool, origin: float | None, heartbeat: float | None) -> tuple[State, str]:
+    def _judge(self, now: float, covered: bool, origin: float | None, heartbeat: float | None) -> State:
         if not covered:
-            return State.UNCOVERED, "writes may happen that nobody announces"
+            return State.UNCOVERED
         # Without any watermark the clock runs from the start of the process.
-        age = now - (self._started if origin is None else origin)
-        if age > self._max_s:
-            return State.EXCEEDED, f"the watermark is {age:.1f} s old, more than {self._max_s:g} s"
-        if heartbeat is None or now - heartbeat > self._patience_s:
-            return State.UNCONFIRMED, f"no heartbeat within {self._patience_s:g} s"
-        if origin is None:
-            return State.UNCONFIRMED, "no watermark whose age is known"
-        return State.CONFIRMED, f"consumed up to a heartbeat {now - heartbeat:.1f} s old"
+        if now - (self._started if origin is None else origin) > self._max_s:
+            return State.EXCEEDED
+        if heartbeat is None or now - heartbeat > self._patience_s or origin is None:
+            return State.UNCONFIRMED
+        return State.CONFIRMED
+
+    def _reason(self, state: State, now: float, origin: float | None, heartbeat: float | None) -> str:
+        match state:
+            case State.UNCOVERED:
+                return "writes may happen that nobody announces"
+            case State.EXCEEDED if origin is None:
+                return f"no watermark for more than {self._max_s:g} s"
+            case State.EXCEEDED:
+                return f"the watermark is more than {self._max_s:g} s old"
+            case State.UNCONFIRMED if origin is None:
+                return "no watermark whose age is known"
+            case State.UNCONFIRMED:
+                return f"no heartbeat within {self._patience_s:g} s"
+            case State.CONFIRMED:
+                return f"consumed up to a heartbeat {now - (heartbeat or now):.1f} s old"

@@ -146,8 +146,10 @@ class View:
 
     def bound(self, validity: Validity, now: float) -> float:
         """Seconds: how old the information in a *usable* entry may be at most."""
-        origin = self.trusted_origin
-        return max(0.0, now - (validity.at if origin is None else max(validity.at, origin)))
+        since, origin = validity.at, self.origin
+        if origin is not None and origin > since and self._trusts_writers and not self.uncovered:
+            since = origin
+        return now - since if now > since else 0.0
 
     @property
     def trusted_origin(self) -> float | None:
