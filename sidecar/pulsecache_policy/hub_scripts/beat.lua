@@ -26,15 +26,31 @@ end
 mark = redis.call('HINCRBY', HUB, 'mark', 1)
 redis.call('HSET', HUB, 'lead', publisher, 'l:' .. publisher, int(mark))
 local watermark, lost, uncovered = position, {}, '0'
-for _, id in ipairs(members()) do
-  if id == 'uncovered' then
-    uncovered = '1'
-  else
-    watermark = math.min(watermark, number('c:' .. id))
-    if mark - (tonumber(field('l:' .. id) or '-1e9')) > threshold and #lost < 100 then
-      lost[#lost + 1] = id
+local function count(ids, fields)
+  local values = redis.call('HMGET', HUB, unpack(fields))
+  for i, id in ipairs(ids) do
+    if id == 'uncovered' then
+      uncovered = '1'
+    else
+      watermark = math.min(watermark, tonumber(values[2 * i - 1]))
+      if mark - (tonumber(values[2 * i] or '-1e9')) > threshold and #lost < 100 then
+        lost[#lost + 1] = id
+      end
     end
   end
+end
+local ids, fields = {}, {}
+for _, id in ipairs(members()) do
+  ids[#ids + 1] = id
+  fields[#fields + 1] = 'c:' .. id
+  fields[#fields + 1] = 'l:' .. id
+  if #ids == 500 then -- Lua unpacks some thousands of values at most
+    count(ids, fields)
+    ids, fields = {}, {}
+  end
+end
+if #ids > 0 then
+  count(ids, fields)
 end
 append(epoch, nonce, keep, 'w', position, 'w', int(watermark), 'x', table.concat(lost, ' '), 'u', uncovered, 'l', publisher)
 return position

@@ -83,15 +83,21 @@ end
 -- Whether something with these tags that contains every change up to `includes` was hit by none of them, and is not
 -- in doubt. `own`: tags of a doubt that does not count (the write's own).
 local function usable(tags, includes, own)
-  if number('flush') > includes or number('floor') > includes then
+  local names = { 'flush', 'floor', 'q:*' }
+  for _, tag in ipairs(tags) do
+    names[#names + 1] = 's:' .. tag
+    names[#names + 1] = 'q:' .. tag
+  end
+  local values = redis.call('HMGET', HUB, unpack(names))
+  if tonumber(values[1] or 0) > includes or tonumber(values[2] or 0) > includes then
     return false
   end
-  local doubted = { ['*'] = number('q:*') }
-  for _, tag in ipairs(tags) do
-    if number('s:' .. tag) > includes then
+  local doubted = { ['*'] = tonumber(values[3] or 0) }
+  for i, tag in ipairs(tags) do
+    if tonumber(values[2 * i + 2] or 0) > includes then
       return false
     end
-    doubted[tag] = number('q:' .. tag)
+    doubted[tag] = tonumber(values[2 * i + 3] or 0)
   end
   for _, tag in ipairs(own or {}) do
     if doubted[tag] then
