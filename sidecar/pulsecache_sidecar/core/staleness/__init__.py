@@ -3,15 +3,15 @@
 Theory of operation
 ===================
 
-**Order** comes from one counter per dataset, kept by the hub. Its values are *positions*; a later position was given out
-later. **Age** is measured by each process on its own clock only: a position that came in a reply was given out after
-the process had asked (`positions`). An *epoch* names one life of the counter; positions of different epochs have
+**Order** comes from one counter per dataset, kept by the hub. Its values are *positions*; a higher position was given
+out later. **Age** is measured by each process on its own clock only: a position that came in a reply was given out
+after the process had asked (`positions`). An *epoch* names one life of the counter; positions of different epochs have
 nothing to do with each other.
 
 What is carried by an entry of the cache (`validity`): `at` and `valid`, the own-clock instant and the current position
 when its request to the origin was sent; and `includes`, the highest change that it is known to contain. A change that
-was stamped when the request was sent had taken effect by then, so for what was fetched `includes` = `valid`. An object of
-the shared store that no stamp hits at a look-up contains every change of its tags up to the counter's value then.
+was stamped when the request was sent had taken effect by then, so for what was fetched `includes` = `valid`. An object
+of the shared store that no stamp hits at a look-up contains every change of its tags up to the counter's value then.
 
 **Usable** is an entry whose epoch is the present one, that no consumed stamp of its tags and no flush is later than,
 and none of whose tags is in doubt (`stamps`, `view`). Forgetting stamps raises a floor below which nothing is usable.
@@ -45,9 +45,9 @@ forwarded w, and c its coverage in W, so W <= c; and let c have been fixed at an
    not usable. Contradiction. For E of the shared store the script compared the same numbers.
 4. *w was in doubt at s, acknowledged in this epoch*: the doubt is in the stream before W, and nothing of w's tags is
    usable until the change that ends it, which stamps them; then as in 3.
-5. *The coverage of P was not in W*: P had not joined, had left, or was fenced. It joins before it forwards; it leaves with
-   nothing open; it is fenced only when it is dead and what it had sent has settled, with a flush, which is later than
-   w's effect and makes E unusable.
+5. *The coverage of P was not in W*: P had not joined, had left, or was fenced. It joins before it forwards; it leaves
+   with nothing open; it is fenced only when it is dead and what it had sent has settled, with a flush, which is later
+   than w's effect and makes E unusable.
 6. *P published in another epoch*: all publishers of the epoch before count as one whose coverage is the first position
    of the new one, until each of them has joined again (its writes of the old epoch then hold its coverage at 0) or is
    dead and settled. E itself is of the present epoch, so it was fetched after that first position.
@@ -61,8 +61,8 @@ What the argument needs, and who sees to it
   subscribes (and on a new server everybody subscribes before any other call); lost positions without an entry are
   leapt over; a counter seen to go back, or an epoch seen to end that is back, ends the epoch.
 - *A write takes effect within `settle` of its last byte, or never.* An unknown outcome stays open until then.
-- *Statements are true for ever*: coverage is fixed in its message and speaks of what took effect before a position, so a
-  beat may be late, repeated or overtaken; the highest counts. A doubt that arrives after its write has ended is ended
+- *Statements are true for ever*: coverage is fixed in its message and speaks of what took effect before a position, so
+  a beat may be late, repeated or overtaken; the highest counts. A doubt that arrives after its write has ended is ended
   once more by its publisher, who reads the same stream.
 - *A look-up gives out no position*: the counter's value that it returns may be seen, but its successor may not be
   counted as seen, or a change stamped with it would be taken for contained.
