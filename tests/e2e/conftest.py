@@ -47,6 +47,6 @@ def policed_shop(bare_shop: Shop) -> Shop:
 @pytest.fixture
 def shop(policed_shop: Shop) -> Iterator[Shop]:
     """The shop as its manifests describe it, confirmed; put right again after the test."""
-    policed_shop.confirmed()
+    policed_shop.confirmed(timeout_s=120)
     yield policed_shop
     policed_shop.apply_policy(policed_shop.policy("products"))

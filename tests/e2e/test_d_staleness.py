@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from deployed_shop import Shop, elapsed
+from deployed_shop import REPLICAS, Shop, elapsed
 from kube import wait_for
 from traffic import traffic
 
@@ -20,7 +20,7 @@ def redis_comes_back(shop: Shop) -> Iterator[None]:
 
 
 def exceeded(shop: Shop) -> bool:
-    return set(shop.states()) == {"exceeded"}
+    return shop.states() == ["exceeded"] * REPLICAS
 
 
 @pytest.mark.usefixtures("redis_comes_back")

@@ -15,6 +15,7 @@ from traffic import Answer, request
 
 NAMESPACE = "shop"
 RELEASE = "pulsecache"
+REPLICAS = 3
 MANIFESTS = ROOT / "examples" / "shop" / "manifests"
 HOST = {"Host": "products.shop"}
 VALUES = {
@@ -86,8 +87,8 @@ class Shop:
         )
 
     def confirmed(self, *, timeout_s: float = 60) -> None:
-        """Waits until every sidecar of products says that its dataset is confirmed."""
-        wait_for("confirmed", lambda: set(self.states()) == {"confirmed"}, timeout_s=timeout_s)
+        """Waits until all three replicas of products are Ready, and each sidecar says that its dataset is confirmed."""
+        wait_for("confirmed", lambda: self.states() == ["confirmed"] * REPLICAS, timeout_s=timeout_s)
 
     def states(self, app: str = "products") -> list[str]:
         return [report["datasets"][0]["state"] for report in self.reports(app) if report["datasets"]]
