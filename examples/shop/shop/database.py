@@ -81,13 +81,13 @@ class Postgresql:
             url,
             kwargs={
                 "row_factory": dict_row,
-                "connect_timeout": 2,
+                "connect_timeout": 4,
                 "tcp_user_timeout": 3000,
                 "options": "-c statement_timeout=5000",
             },
             min_size=0,
             max_size=10,
-            timeout=2.0,
+            timeout=5.0,
             # Short, so that the pool gives up soon and the next request tries anew: with the usual five minutes of
             # growing back-off a database that is back would go unnoticed for about as long as it was away.
             reconnect_timeout=1.0,
