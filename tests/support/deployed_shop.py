@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -156,6 +155,3 @@ def _merge(into: dict[str, Any], changes: Mapping[str, Any]) -> None:
 
 def elapsed(since: float) -> float:
     return time.monotonic() - since
-
-
-__all__ = ["HOST", "MANIFESTS", "NAMESPACE", "RELEASE", "Path", "Shop", "elapsed"]
